@@ -1,0 +1,1 @@
+"""The compression chain: teacher, distil, prune, quantize, and the store that keeps what each stage leaves behind."""
