@@ -1,0 +1,194 @@
+"""From a model artifact to `CompressionStageMetrics` and its safety against the teacher.
+
+Predictions and latency are stages of their own: a model that was measured once on this kind of machine is not measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from evaluation.latency import machine, measure_latency, node_slot, paired_speedup, peak_memory_mb, summarise, throughput
+from evaluation.metrics import classification_metrics
+from evaluation.safety import SafetyLimits, SafetyResult, check_safety_thresholds
+from evaluation.size import measure_size
+from evaluation.stage_metrics import CompressionStageMetrics
+from evaluation.tradeoff import compute_safe_compression_score, compute_tradeoff_score
+from pipeline.artifact import Artifact, Notes, stage
+from pipeline.cache import Store
+from pipeline.config import Config
+from pipeline.data import Split, load_data
+from pipeline.runtime import Classifier, EagerClassifier, load_classifier, load_deployment, sigmoid
+from pipeline.thresholds import best_label_thresholds
+
+MEMORY_COMMENTS = 64
+SplitName = Literal["validation", "test"]
+
+
+class PredictConfig(Config):
+    """Which split is answered."""
+
+    split: SplitName = "validation"
+
+
+class LatencyConfig(Config):
+    """The measuring protocol, and the machine that its figures hold for."""
+
+    seconds: float = Field(1.0, gt=0.0, le=600.0)
+    """Shortest time of the alternating rounds, in seconds."""
+    requests: int = Field(100, ge=20, le=1_000_000)
+    """Fewest rounds."""
+    threads: int = Field(1, ge=1, le=1024)
+    """Threads of every model."""
+    machine: str = ""
+    """Processor and cores."""
+
+
+@stage("predictions", version=1)
+def predict_split(config: PredictConfig, folder: Path, data: Artifact, model: Artifact) -> Notes:
+    """Logits of the deployed model on one split, and the size of its files.
+
+    A model whose logits depend on the batch answers one comment at a time, as a single request would be answered.
+    """
+    split: Split = getattr(load_data(data.path), config.split)
+    batch = 32 if load_deployment(model.path).batch_invariant else 1
+    np.save(folder / "logits.npy", load_classifier(model.path).predict_logits(split.texts, batch))
+    return {"size": measure_size(model.path)}
+
+
+@stage("latency", version=1)
+def measure_speed(config: LatencyConfig, folder: Path, data: Artifact, model: Artifact, teacher: Artifact) -> Notes:
+    """Latency of the model beside the teacher's in the same runtime, and beside the teacher in eager PyTorch."""
+    return latency_figures(config, model.path, teacher.path, load_data(data.path).validation.texts)
+
+
+def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: list[str], seed: int = 0) -> dict[str, float]:
+    """All latency, throughput and memory fields of `CompressionStageMetrics`, alone on the machine's measuring slot."""
+    import torch
+
+    threads = torch.get_num_threads()
+    with node_slot():
+        torch.set_num_threads(config.threads)
+        try:
+            candidate = load_classifier(model, config.threads)
+            models: dict[str, Classifier] = {"candidate": candidate, "eager": EagerClassifier(teacher)}
+            if model != teacher:
+                models["baseline"] = load_classifier(teacher, config.threads)
+            times = measure_latency(models, texts, seconds=config.seconds, requests=config.requests, seed=seed)
+            per_second = throughput(candidate, texts, config.seconds / 2, seed)
+            memory = peak_memory_mb(model, texts[:MEMORY_COMMENTS], config.threads)
+        finally:
+            torch.set_num_threads(threads)
+    low = high = speedup = 1.0  # of the teacher over itself, by definition
+    if "baseline" in times:
+        speedup, low, high = paired_speedup(times["baseline"], times["candidate"])
+    return {
+        **summarise(times["candidate"]),
+        "throughput_samples_per_sec": per_second,
+        "peak_memory_mb": memory,
+        "speedup_factor": speedup,
+        "speedup_low": low,
+        "speedup_high": high,
+        "speedup_vs_eager": paired_speedup(times["eager"], times["candidate"])[0],
+    }
+
+
+@dataclass(frozen=True)
+class CompressionEvaluator:
+    """Measures models of one study by the same rules: thresholds tuned alike, safety and speed against one teacher."""
+
+    store: Store
+    data: Artifact
+    teacher: Artifact
+    limits: SafetyLimits
+    priorities: Mapping[str, float] | None = None
+    tradeoff_weights: tuple[float, float, float] = (0.5, 0.3, 0.2)
+    latency: LatencyConfig = field(default_factory=LatencyConfig)
+    bootstrap_rounds: int = 2000
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """Validation and test comments with their labels."""
+        comments = load_data(self.data.path)
+        return {"validation": comments.validation, "test": comments.test}
+
+    @cached_property
+    def label_columns(self) -> tuple[str, ...]:
+        """Names of the labels, in the order of the logits."""
+        return tuple(load_data(self.data.path).label_columns)
+
+    def probabilities(self, model: Artifact, split: SplitName) -> NDArray[np.float64]:
+        """[comments, labels] of the deployed model on a split."""
+        answered = self.store.run(predict_split, PredictConfig(split=split), self.data, model)
+        return sigmoid(np.load(answered.path / "logits.npy", allow_pickle=False))
+
+    def thresholds(self, model: Artifact) -> NDArray[np.float64]:
+        """[labels], tuned on validation in the same way for every model."""
+        return best_label_thresholds(self.splits["validation"].labels, self.probabilities(model, "validation"))
+
+    def classification(self, model: Artifact, split: SplitName) -> dict[str, Any]:
+        """The classification fields of `CompressionStageMetrics` on a split."""
+        return classification_metrics(
+            self.splits[split].labels,
+            self.probabilities(model, split),
+            self.thresholds(model),
+            self.label_columns,
+            self.limits.critical_label,
+            self.priorities,
+        )
+
+    def safety(self, model: Artifact, split: SplitName) -> SafetyResult:
+        """The model's drops against the teacher on a split, with bounds and verdict."""
+        predictions = [
+            (self.probabilities(one, split) >= self.thresholds(one)).astype(np.int8) for one in (self.teacher, model)
+        ]
+        return check_safety_thresholds(
+            self.splits[split].labels,
+            *predictions,
+            self.label_columns,
+            self.limits,
+            rounds=self.bootstrap_rounds,
+            same_model=model.key == self.teacher.key,
+        )
+
+    def evaluate_model(self, model: Artifact, stage: str) -> CompressionStageMetrics:
+        """Every field: quality on validation, size of the files, latency beside the teacher."""
+        protocol = self.latency.model_copy(update={"machine": machine()})
+        size = self.size(model)
+        speed = self.store.run(measure_speed, protocol, self.data, model, self.teacher).notes
+        quality = self.classification(model, "validation")
+        quality.pop("undefined", None)
+        return CompressionStageMetrics(
+            stage=stage,
+            timestamp=datetime.now(UTC).isoformat(timespec="seconds"),
+            size_compression_ratio=self.size(self.teacher)["model_size_mb"] / size["model_size_mb"],
+            **size,
+            **quality,
+            **speed,
+        )
+
+    def size(self, model: Artifact) -> dict[str, Any]:
+        """The size fields of `CompressionStageMetrics`."""
+        size: dict[str, Any] = self.store.run(predict_split, PredictConfig(), self.data, model).notes["size"]
+        return size
+
+    def scores(self, metrics: CompressionStageMetrics) -> dict[str, float | None]:
+        """Trade-off and safe-compression score against the teacher."""
+        teacher = self.classification(self.teacher, "validation")
+        compression = metrics.size_compression_ratio
+        return {
+            "tradeoff_score": compute_tradeoff_score(
+                metrics.f1_macro, teacher["f1_macro"], compression, metrics.speedup_factor, self.tradeoff_weights
+            ),
+            "safe_compression_score": compute_safe_compression_score(
+                compression, metrics.critical_f1, teacher["critical_f1"]
+            ),
+        }

@@ -1,0 +1,260 @@
+"""Every table and figure of a study again, from Parquet alone: `python -m evaluation.report results/STUDY`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from evaluation.escape import file_name, write_csv, write_json
+from evaluation.plots import plot_front
+from evaluation.records import STAGES, plain_value, read_metadata, read_records
+from evaluation.tables import front_table, stages_table
+
+FOLD_COLUMNS = ("model", "fold", "epoch", "val_macro_f1")
+_DROPS = ("f1", "critical_f1", "critical_recall")
+_RANK = {stage: rank for rank, stage in enumerate(STAGES)}
+
+
+class FlatMetrics(Protocol):
+    """Metrics that know their columns, as `CompressionStageMetrics` does."""
+
+    def to_flat_dict(self) -> Mapping[str, Any]: ...
+
+
+Metrics = Mapping[str, Any] | FlatMetrics
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the Parquet files of a study say about it."""
+
+    trials: pd.DataFrame
+    front: pd.DataFrame
+    name: str
+    preset: str
+    critical_label: str
+    synthetic: bool
+
+
+def write_report(folder: Path) -> list[Path]:
+    """Write every table and figure of the study in `folder` next to its Parquet files; returns what was written.
+
+    Files of stages that the best chain has not, left by an earlier report, are removed.
+
+    Raises:
+        FileNotFoundError: `folder` lacks `trials.parquet` or `front.parquet`.
+        ValueError: one of the files is damaged, of another version, or lacks a column.
+    """
+    study = _read_study(folder)
+    folds = _read_folds(folder / "folds.parquet")
+    chain = best_chain(study.trials)
+    front_tex, stages_tex, png, pdf = (folder / name for name in ("front.tex", "stages.tex", "front.png", "front.pdf"))
+    front_tex.write_text(front_table(study.front, caption=f"{study.name}: Pareto front"), encoding="utf-8")
+    caption = f"{study.name}: best trade-off, stage by stage"
+    stages_tex.write_text(stages_table(chain, study.critical_label, caption=caption), encoding="utf-8")
+    plot_front(study.trials, study.front, png, pdf, title=study.name, synthetic=study.synthetic)
+    summary = _write_summary(folder, chain, study)
+    written = [front_tex, stages_tex, png, pdf, summary]
+    return written + _write_stages(folder, chain, study) + _write_folds(folder, folds)
+
+
+def best_chain(trials: pd.DataFrame) -> pd.DataFrame:
+    """The model of the best trade-off and its ancestors, teacher first.
+
+    The best is the row with the highest `tradeoff_score` among those with status `ok` whose verdict is not `unsafe`;
+    teacher and classical floor count only when there is no other. No such row gives an empty frame.
+    """
+    usable = trials[trials["status"].eq("ok") & trials["safety_verdict"].ne("unsafe")]
+    compressed = usable[~usable["stage"].isin(["baseline", "classical"]) & usable["tradeoff_score"].notna()]
+    candidates = usable if compressed.empty else compressed
+    if candidates.empty:
+        return candidates
+    row = candidates.sort_values("tradeoff_score", ascending=False, kind="stable", na_position="last").iloc[0]
+    chain = [row]
+    while (parent := _parent(trials, chain[-1])) is not None:
+        chain.append(parent)
+    return trials.loc[[link.name for link in reversed(chain)]]
+
+
+def _parent(trials: pd.DataFrame, row: pd.Series[Any]) -> pd.Series[Any] | None:
+    """The measured row of an earlier stage that `row` was made from, rather of the same trial than of another."""
+    earlier = trials["stage"].map(_RANK) < _RANK[row["stage"]]
+    parents = trials[trials["model_key"].eq(row["parent_key"]) & earlier & trials["status"].ne("failed")]
+    if parents.empty:
+        return None
+    same_trial = parents["trial"].eq(row["trial"]).fillna(False).astype(bool)
+    return (parents[same_trial] if same_trial.any() else parents).iloc[0]
+
+
+def export_metrics_to_csv(metrics: Metrics | Sequence[Metrics], path: Path) -> None:
+    """One CSV line per model, columns in order of appearance; null is empty, text that starts a formula is defused."""
+    rows = _flat_rows(metrics)
+    write_csv(path, list(dict.fromkeys(name for row in rows for name in row)), rows)
+
+
+def export_metrics_to_json(metrics: Metrics | Sequence[Metrics], path: Path) -> None:
+    """One JSON object for one model, a list of them for several; null for what is not defined, matrices as lists."""
+    rows = [{name: _parsed(name, value) for name, value in row.items()} for row in _flat_rows(metrics)]
+    write_json(path, rows if isinstance(metrics, Sequence) else rows[0])
+
+
+def _flat_rows(metrics: Metrics | Sequence[Metrics]) -> list[Mapping[str, Any]]:
+    several = metrics if isinstance(metrics, Sequence) else [metrics]
+    return [item if isinstance(item, Mapping) else item.to_flat_dict() for item in several]
+
+
+def _parsed(name: str, value: Any) -> Any:
+    return json.loads(value) if name.startswith("confusion_matrices.") and isinstance(value, str) else value
+
+
+def _read_study(folder: Path) -> Study:
+    missing = [name for name in ("trials.parquet", "front.parquet") if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: no {' and no '.join(missing)}: give the folder of a study that has run, as in results/STUDY"
+        )
+    trials_path = folder / "trials.parquet"
+    metadata = read_metadata(trials_path)
+    return Study(
+        trials=read_records(trials_path),
+        front=read_records(folder / "front.parquet"),
+        name=metadata.get("study", folder.resolve().name),
+        preset=metadata.get("preset", "custom"),
+        critical_label=metadata.get("critical_label", "critical label"),
+        synthetic=metadata.get("synthetic") == "true",
+    )
+
+
+def _write_summary(folder: Path, chain: pd.DataFrame, study: Study) -> Path:
+    """The field's table of stages; a header alone when there is no chain."""
+    path = folder / f"pipeline_summary_{file_name(study.preset)}.csv"
+    columns = {
+        "Stage": "stage",
+        "Accuracy": "accuracy_exact",
+        "Macro F1": "f1_macro",
+        f"F1 ({study.critical_label})": "critical_f1",
+        "Size (MB)": "model_size_mb",
+        "Speed (ms)": "latency_mean_ms",
+    }
+    write_csv(path, list(columns), ({title: row[name] for title, name in columns.items()} for row in _rows(chain)))
+    return path
+
+
+def _write_stages(folder: Path, chain: pd.DataFrame, study: Study) -> list[Path]:
+    """`metrics_<stage>.csv`, `.json` and `safety_<stage>.json` of the chain's stages, and of no other stage."""
+    rows = {row["stage"]: row for row in _rows(chain)}
+    tested = {row["model_key"]: row for row in _rows(study.front)}
+    written: list[Path] = []
+    for stage in STAGES:
+        names = (f"metrics_{stage}.csv", f"metrics_{stage}.json", f"safety_{stage}.json")
+        table, metrics, safety = (folder / name for name in names)
+        if stage not in rows:
+            for path in (table, metrics, safety):
+                path.unlink(missing_ok=True)
+            continue
+        export_metrics_to_csv(rows[stage], table)
+        export_metrics_to_json(rows[stage], metrics)
+        write_json(safety, _safety(rows[stage], tested.get(rows[stage]["model_key"], {}), study.critical_label))
+        written += [table, metrics, safety]
+    return written
+
+
+def _safety(row: Mapping[str, Any], tested: Mapping[str, Any], critical_label: str) -> dict[str, Any]:
+    """The verdict on validation, and on test for a model of the front; safe only if test does not contradict."""
+    verdict, test_verdict = plain_value(row["safety_verdict"]), plain_value(tested.get("test_safety_verdict"))
+    return {
+        "stage": row["stage"],
+        "model_key": row["model_key"],
+        "critical_label": critical_label,
+        "verdict": verdict,
+        "safe_for_deployment": verdict == "safe" and test_verdict != "unsafe",
+        "drops": _drops(row, ""),
+        "positives_needed": row["positives_needed"],
+        "test_verdict": test_verdict,
+        "test_drops": _drops(tested, "test_"),
+    }
+
+
+def _drops(row: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"drop": row.get(f"{prefix}{name}_drop"), "upper": row.get(f"{prefix}{name}_drop_upper")}
+        for name in _DROPS
+    }
+
+
+def _read_folds(path: Path) -> pd.DataFrame | None:
+    """The cross-validation's rows; None when the study had none."""
+    if not path.is_file():
+        return None
+    try:
+        folds = pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: damaged ({error}): run the study again, or remove the file") from error
+    missing = [name for name in FOLD_COLUMNS if name not in folds.columns]
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(missing)}: run the study again, or remove the file")
+    return folds
+
+
+def _write_folds(folder: Path, folds: pd.DataFrame | None) -> list[Path]:
+    """Per model, the best epoch of each fold, and mean and standard deviation of its metrics over the folds."""
+    written: list[Path] = []
+    taken: set[str] = set()
+    if folds is None or folds.empty:
+        return written
+    ranked = folds.sort_values(["val_macro_f1", "epoch"], ascending=[False, True], kind="stable", na_position="last")
+    best = ranked.drop_duplicates(["model", "fold"]).sort_values(["model", "fold"])
+    for model, rows in best.groupby("model", sort=True):
+        name = _unused(file_name(str(model)), taken)
+        summary, metrics = folder / f"fold_summary_{name}.csv", folder / f"best_metrics_{name}.csv"
+        write_csv(summary, list(rows.columns), _rows(rows))
+        write_csv(metrics, ["metric", "mean", "std", "folds", "mean \u00b1 std"], _mean_and_deviation(rows))
+        written += [summary, metrics]
+    return written
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """`name`, or with `-2`, `-3`, … when another model's name came to the same; added to `taken`."""
+    candidates = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
+    unused = next(candidate for candidate in candidates if candidate.lower() not in taken)
+    taken.add(unused.lower())
+    return unused
+
+
+def _mean_and_deviation(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """One row a metric; the sample standard deviation, null for a single fold."""
+    for metric in rows.columns.difference(["model", "fold", "epoch"], sort=False):
+        values = pd.to_numeric(rows[metric]).dropna()
+        mean, deviation = plain_value(values.mean()), plain_value(values.std(ddof=1))
+        text = "" if mean is None else f"{mean:.4f}" + ("" if deviation is None else f" \u00b1 {deviation:.4f}")
+        yield {"metric": metric, "mean": mean, "std": deviation, "folds": len(values), "mean \u00b1 std": text}
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): plain_value(value) for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 0 done, 2 when the folder is not a study's."""
+    parser = argparse.ArgumentParser(prog="python -m evaluation.report", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a study's results, as in results/STUDY")
+    folder = parser.parse_args(arguments).folder
+    try:
+        written = write_report(folder)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for path in written:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

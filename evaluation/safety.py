@@ -1,0 +1,295 @@
+"""Is the candidate as safe as the baseline? Drops of macro F1, critical F1 and critical recall with upper bounds.
+
+The bounds come from a paired bootstrap over comments in Rubin's Bayesian form: each round weighs the comments at random
+(exponential weights) and computes both models' metrics under the same weights. A plain bootstrap never shows a comment
+that was not sampled: with no discordant pair its upper bound is 0, however few comments there are. So each round also
+weighs one comment that was *not* seen: the one that the baseline gets right, the candidate gets wrong, and that costs
+the metric most. For recall the bound is then the quantile of a Dirichlet variable whose margins are Clopper and Pearson's
+exact limits (upper for newly missed positives, lower for newly found ones), the "melding" of Fay, Proschan and Brittain
+(Biometrics 2015); for the F1s, which are nearly weighted sums of rare events, it is the idea of Fay and Feuer (Statistics in
+Medicine 1997). With m critical positives and identical predictions the recall bound is 1 - (1 - confidence)^(1/m): at a
+limit of 0.03 and 95 %, some 99 positives are the least that can be `safe`.
+
+Rubin, "The Bayesian Bootstrap", Annals of Statistics 1981; Clopper and Pearson, Biometrika 1934.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.thresholds import FloatArray, as_classes, f1_from_counts
+
+Verdict: TypeAlias = Literal["safe", "inconclusive", "unsafe"]
+
+BLOCK_CELLS: Final = 2_000_000
+"""Weights drawn at once (16 MB), so that memory does not grow with rounds × comments."""
+MOST_POSITIVES: Final = 1_000_000
+"""Where the search for `positives_needed` gives up."""
+ROUNDING: Final = 1e-9
+"""A drop is beyond its limit only by more than this: 97/100 against 100/100 is a drop of 0.03, not more."""
+
+
+@dataclass(frozen=True)
+class SafetyLimits:
+    """What may be lost against the baseline; drops are absolute differences of values in [0, 1]."""
+
+    critical_label: str
+    """The label whose misses matter most."""
+    max_f1_drop: float = 0.05
+    """Limit of the drop of macro F1."""
+    max_critical_f1_drop: float = 0.03
+    """Limit of the drop of the critical label's F1."""
+    max_critical_recall_drop: float = 0.03
+    """Limit of the drop of the critical label's recall."""
+    confidence: float = 0.95
+    """Of each one-sided upper bound, in (0.5, 1)."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_f1_drop", "max_critical_f1_drop", "max_critical_recall_drop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"safety.{name}={getattr(self, name)}: give a number in [0, 1]")
+        if not 0.5 < self.confidence < 1:
+            raise ValueError(f"safety.confidence={self.confidence}: give a number between 0.5 and 1, such as 0.95")
+
+    @property
+    def of_drops(self) -> FloatArray:
+        """The limits in the order of `SafetyResult`'s drops, shape [3]."""
+        return np.array([self.max_f1_drop, self.max_critical_f1_drop, self.max_critical_recall_drop])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SafetyResult:
+    """The verdict, and the drops behind it; a drop that is not defined is None."""
+
+    safety_verdict: Verdict
+    reason: str
+    """Why the verdict is what it is, in words."""
+    f1_drop: float | None = None
+    f1_drop_upper: float | None = None
+    critical_f1_drop: float | None = None
+    critical_f1_drop_upper: float | None = None
+    critical_recall_drop: float | None = None
+    critical_recall_drop_upper: float | None = None
+    positives_needed: int | None = None
+    """Critical positives that would make an inconclusive result `safe` if the models went on to differ as observed."""
+
+    @property
+    def safe_for_deployment(self) -> bool:
+        """True only for `safe`."""
+        return self.safety_verdict == "safe"
+
+    def to_flat_dict(self) -> dict[str, str | float | int | bool | None]:
+        """The columns of `trials.parquet`; `reason` is not one of them."""
+        drops = {name + end: getattr(self, name + end) for name in DROPS for end in ("", "_upper")}
+        return {
+            "safety_verdict": self.safety_verdict,
+            **drops,
+            "positives_needed": self.positives_needed,
+            "safe_for_deployment": self.safe_for_deployment,
+        }
+
+
+DROPS: Final = ("f1_drop", "critical_f1_drop", "critical_recall_drop")
+
+
+def check_safety_thresholds(
+    labels: npt.NDArray[Any],
+    baseline_predictions: npt.NDArray[Any],
+    candidate_predictions: npt.NDArray[Any],
+    label_names: Sequence[str],
+    limits: SafetyLimits,
+    *,
+    rounds: int = 2000,
+    seed: int = 0,
+    same_model: bool = False,
+) -> SafetyResult:
+    """The candidate's verdict against the baseline on the same comments.
+
+    `unsafe` when a drop is beyond its limit, `safe` when each upper bound is within, else `inconclusive`. What cannot be
+    computed (NaN in the arrays, no critical positive) is never `safe`. Macro F1 is `pipeline.thresholds.f1_macro`; with one
+    binary label the critical label is its positive class.
+
+    Args:
+        labels: 0/1, shape [n, L].
+        baseline_predictions: 0/1, shape [n, L].
+        candidate_predictions: 0/1, shape [n, L].
+        label_names: L names, in the order of the columns.
+        limits: the limits and the confidence of the bounds.
+        rounds: bootstrap rounds, at least 100.
+        seed: of the bootstrap; equal seeds give equal bounds.
+        same_model: both predictions are one model's (the baseline's own row): nothing can drop, `safe` at any support.
+
+    Raises:
+        ValueError: shapes that do not fit, values other than 0, 1 and NaN, an unknown critical label, too few rounds, or
+            `same_model` with predictions that differ.
+    """
+    arrays = {
+        "labels": labels,
+        "baseline_predictions": baseline_predictions,
+        "candidate_predictions": candidate_predictions,
+    }
+    _validate(arrays, label_names, limits, rounds)
+    with_nan = [name for name, values in arrays.items() if np.isnan(values).any()]
+    if with_nan:
+        return SafetyResult(safety_verdict="inconclusive", reason=f"{', '.join(with_nan)}: NaN, nothing was computed")
+    if same_model:
+        return _same_model(baseline_predictions, candidate_predictions)
+    pairs = _Pairs.of(labels, baseline_predictions, candidate_predictions, label_names.index(limits.critical_label))
+    drops = pairs.drops(pairs.counts @ pairs.features)
+    uppers = np.fmax(pairs.upper_bounds(limits.confidence, rounds, seed), drops)
+    verdict, reason = _verdict(drops, uppers, limits)
+    needed = _positives_needed(pairs, drops, limits, seed) if verdict == "inconclusive" else None
+    values = {name: _or_none(drop) for name, drop in zip(DROPS, drops, strict=True)}
+    values |= {f"{name}_upper": _or_none(upper) for name, upper in zip(DROPS, uppers, strict=True)}
+    return SafetyResult(safety_verdict=verdict, reason=reason, positives_needed=needed, **values)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The comments as K different patterns of (label, baseline, candidate), over C classes (see `as_classes`)."""
+
+    counts: FloatArray
+    """Comments with each pattern, shape [K]."""
+    features: FloatArray
+    """Each pattern's label, baseline, candidate, and the two models' hits, class by class, shape [K, 5·C]."""
+    critical: int
+    """The critical class."""
+    one_label: bool
+    """The two classes are those of one binary label."""
+
+    @classmethod
+    def of(
+        cls, labels: npt.NDArray[Any], baseline: npt.NDArray[Any], candidate: npt.NDArray[Any], critical: int
+    ) -> "_Pairs":
+        stacked = np.concatenate([labels, baseline, candidate], axis=1) > 0
+        patterns, counts = np.unique(stacked, axis=0, return_counts=True)
+        actual, first, second = (as_classes(part) for part in np.split(patterns, 3, axis=1))
+        return cls(counts.astype(np.float64), _features(actual, first, second), critical, labels.shape[1] == 1)
+
+    @property
+    def class_count(self) -> int:
+        return self.features.shape[1] // 5
+
+    def critical_positives(self) -> float:
+        return float(self.counts @ self.features[:, self.critical])
+
+    def drops(self, totals: FloatArray) -> FloatArray:
+        """Drops of macro F1, critical F1, critical recall, shape [..., 3], from weighted feature sums [..., 5·C]."""
+        positives, first, second, first_hits, second_hits = np.split(totals, 5, axis=-1)
+        lost_f1 = f1_from_counts(first_hits, first, positives) - f1_from_counts(second_hits, second, positives)
+        lost_hits = (first_hits - second_hits)[..., self.critical]
+        support = positives[..., self.critical]
+        undefined = np.full_like(support, np.nan)
+        lost_recall = np.divide(lost_hits, support, out=undefined, where=support > 0)
+        critical_f1 = np.where(support > 0, lost_f1[..., self.critical], np.nan)
+        return np.stack([lost_f1.mean(axis=-1), critical_f1, lost_recall], axis=-1)
+
+    def unseen_losses(self) -> FloatArray:
+        """For each class, one comment of it that the baseline gets right and the candidate wrong, shape [C, 5·C]."""
+        actual = np.eye(self.class_count)
+        # With one binary label, missing one class is predicting the other.
+        wrong = actual[::-1] if self.one_label else np.zeros_like(actual)
+        return _features(actual, actual, wrong)
+
+    def costliest_unseen_loss(self) -> FloatArray:
+        """The unseen loss that costs most macro F1, shape [5·C]; only classes with positives have one."""
+        totals, losses = self.counts @ self.features, self.unseen_losses()
+        cost = self.drops(totals + losses)[:, 0]
+        supported = totals[: self.class_count] > 0
+        return losses[np.where(supported, cost, -np.inf).argmax()]
+
+    def upper_bounds(self, confidence: float, rounds: int, seed: int, scale: float = 1.0) -> FloatArray:
+        """One-sided upper bounds of the three drops, shape [3], as if each pattern had occurred `scale` times as often."""
+        generator = np.random.default_rng(seed)
+        macro_loss, critical_loss = self.costliest_unseen_loss(), self.unseen_losses()[self.critical]
+        draws = np.empty((rounds, 3))
+        block = max(1, BLOCK_CELLS // len(self.counts))
+        for start in range(0, rounds, block):
+            size = min(block, rounds - start)
+            # A sum of k exponential weights is a gamma variable of shape k: patterns stand for comments.
+            totals = generator.standard_gamma(scale * self.counts, (size, len(self.counts))) @ self.features
+            unseen = generator.standard_exponential((size, 1))
+            draws[start : start + size, :1] = self.drops(totals + unseen * macro_loss)[:, :1]
+            draws[start : start + size, 1:] = self.drops(totals + unseen * critical_loss)[:, 1:]
+        return np.asarray(np.quantile(draws, confidence, axis=0, method="higher"), dtype=np.float64)
+
+
+def _features(actual: npt.NDArray[Any], first: npt.NDArray[Any], second: npt.NDArray[Any]) -> FloatArray:
+    """Columns whose weighted sums are the counts behind both models' F1, from [K, C] indicators: [K, 5·C]."""
+    return np.concatenate([actual, first, second, actual * first, actual * second], axis=1).astype(np.float64)
+
+
+def _verdict(drops: FloatArray, uppers: FloatArray, limits: SafetyLimits) -> tuple[Verdict, str]:
+    """The verdict and its reason; comparisons with NaN are false, so that it can only lead to `inconclusive`."""
+    most = limits.of_drops
+
+    def listed(values: FloatArray, chosen: npt.NDArray[np.bool_]) -> str:
+        parts = zip(DROPS, values, most, chosen, strict=True)
+        return ", ".join(f"{name} {value:.4f} (limit {limit:g})" for name, value, limit, shown in parts if shown)
+
+    beyond, within = drops > most + ROUNDING, uppers <= most + ROUNDING
+    if beyond.any():
+        return "unsafe", f"beyond the limit: {listed(drops, beyond)}"
+    if np.isnan(drops).any():
+        return "inconclusive", f"no comment has the critical label {limits.critical_label!r}"
+    if within.all():
+        return "safe", f"every {limits.confidence:.0%} upper bound is within its limit"
+    return "inconclusive", f"{limits.confidence:.0%} upper bound beyond the limit: {listed(uppers, ~within)}"
+
+
+def _positives_needed(pairs: _Pairs, drops: FloatArray, limits: SafetyLimits, seed: int) -> int | None:
+    """Critical positives at which the same rates of difference would be `safe`, to 2 %; None where none would do."""
+    most, positives = limits.of_drops, pairs.critical_positives()
+    if (most == 0).any() or (drops >= most).any():
+        return None
+    if positives == 0:  # the least that any candidate needs: one with identical predictions
+        return math.ceil(math.log(1 - limits.confidence) / math.log1p(-limits.max_critical_recall_drop))
+
+    def enough(scale: float) -> bool:
+        return bool((pairs.upper_bounds(limits.confidence, 1000, seed, scale) <= most).all())
+
+    low, high = 1.0, 2.0
+    while not enough(high):
+        low, high = high, 2 * high
+        if high * positives > MOST_POSITIVES:
+            return None
+    while high > 1.02 * low:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return math.ceil(high * positives)
+
+
+def _same_model(baseline: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> SafetyResult:
+    differing = int((baseline != candidate).any(axis=1).sum())
+    if differing:
+        raise ValueError(f"same_model=True, but the predictions differ on {differing} comments; leave it False")
+    zeros = {name + end: 0.0 for name in DROPS for end in ("", "_upper")}
+    return SafetyResult(safety_verdict="safe", reason="the baseline itself", positives_needed=None, **zeros)
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _validate(
+    arrays: dict[str, npt.NDArray[Any]], label_names: Sequence[str], limits: SafetyLimits, rounds: int
+) -> None:
+    if limits.critical_label not in label_names:
+        raise ValueError(
+            f"safety.critical_label={limits.critical_label!r}: no such label (has: {', '.join(label_names)}); name one"
+        )
+    if rounds < 100:
+        raise ValueError(f"rounds={rounds}: too few for a {limits.confidence:.0%} bound; give at least 100")
+    shape = arrays["labels"].shape
+    for name, values in arrays.items():
+        if values.ndim != 2 or values.shape != shape or shape[1] != len(label_names) or shape[0] == 0:
+            raise ValueError(
+                f"{name}: shape {values.shape}, labels {shape}, {len(label_names)} label names; give non-empty [n, L]"
+            )
+        strange = ~(np.isin(values, (0, 1)) | np.isnan(values))
+        if strange.any():
+            raise ValueError(f"{name}: value {values[strange].flat[0]} is neither 0 nor 1; apply the thresholds first")

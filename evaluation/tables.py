@@ -1,0 +1,216 @@
+r"""LaTeX tables of a study.
+
+Each table is a file that works both ways: `pdflatex -jobname=table front.tex` makes a page of exactly the table's size,
+and `\input{front}` in a paper (with `\usepackage{booktabs}`) gives the bare tabular, to be put into a float. Without a
+job name the page would be `front.pdf`, and replace the figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from evaluation.escape import latex
+from evaluation.records import plain_value
+
+ARROW, TIMES, STAR = " \u2192 ", "\u00d7", "\u2605"
+_SHORT_METHODS = {"int8_dynamic": "int8", "int8_static": "int8 static", "int8_qat": "int8 QAT"}
+_STAGE_TITLES = {
+    "baseline": "Teacher",
+    "after_kd": "After distillation",
+    "after_pruning": "After pruning",
+    "after_quantization": "After quantization",
+    "classical": "Classical floor",
+}
+_KEY_LENGTH = 8
+
+# \@nodocument is \relax from \begin{document} on: the file is then being \input, and only the tabular counts.
+_BEGIN = r"""% Compiles alone: pdflatex -jobname=table THIS_FILE (the job name keeps a figure front.pdf beside front.tex whole);
+% or \input it in a document that has \usepackage{booktabs}.
+\expandafter\ifx\csname @nodocument\endcsname\relax
+  \def\paretobegin{}%
+  \def\paretoend{}%
+\else
+  \documentclass{article}
+  \usepackage[T1]{fontenc}
+  \IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
+  \usepackage{booktabs}
+  \pagestyle{empty}
+  % A page as large as the table, so that no row or column is cut.
+  \def\paretobegin{\begin{document}\setbox0\hbox\bgroup}
+  \def\paretoend{\egroup
+    \setbox0\vbox{\hbox{CAPTION}\vskip 1ex \box0}%
+    \pdfpagewidth\dimexpr\wd0+2cm\relax \pdfpageheight\dimexpr\ht0+\dp0+2cm\relax
+    \hoffset\dimexpr1cm-1in\relax \voffset\hoffset \shipout\box0 \end{document}}
+\fi
+\paretobegin%
+"""
+
+
+def generate_latex_table(
+    frame: pd.DataFrame,
+    columns: Mapping[str, str] | Sequence[str] | None = None,
+    *,
+    caption: str = "",
+    notes: Sequence[str] = (),
+    decimals: int = 3,
+) -> str:
+    r"""`frame` as a booktabs table that compiles alone and can be \input into a paper.
+
+    All text is escaped: see `escape.latex`. Numbers are right-aligned, nulls are dashes.
+
+    Args:
+        frame: one table row per row.
+        columns: column -> heading, or the columns that head themselves; all by default.
+        caption: printed above the table when the file is compiled alone; a paper brings its own.
+        notes: lines below the table, each as one line.
+        decimals: digits after the point of numbers that are not whole by type.
+
+    Raises:
+        ValueError: a column is not in `frame`, or there is no column.
+    """
+    names = list(frame.columns) if columns is None else list(columns)
+    headings = columns if isinstance(columns, Mapping) else dict(zip(names, names, strict=True))
+    missing = [name for name in names if name not in frame.columns]
+    if missing or not names:
+        raise ValueError(f"columns {missing or '(none)'}: not in the table (has: {', '.join(map(str, frame.columns))})")
+    alignment = "".join("r" if _is_numeric(frame[name]) else "l" for name in names)
+    body = [_row([_cell(frame[name].iloc[i], decimals) for name in names]) for i in range(len(frame))]
+    if not body:
+        body = [_across("(no rows)", len(names))]
+    lines = [
+        rf"\begin{{tabular}}{{@{{}}{alignment}@{{}}}}",
+        r"\toprule",
+        _row([latex(headings[name]) for name in names]),
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        *(_across(note, len(names)) for note in notes),
+        r"\end{tabular}%",
+        r"\paretoend%",
+    ]
+    return _BEGIN.replace("CAPTION", latex(caption)) + "\n".join(lines) + "\n"
+
+
+def describe_chain(row: Mapping[str, Any]) -> str:
+    """A measured model in words, as in `logit 2 layers → wanda 50% → int8`, from its stage and settings.
+
+    Args:
+        row: a row of `trials.parquet`: `stage`, and the settings `distil.*`, `prune.*`, `quantize.*` where applied.
+    """
+    settings = {name: value for name in row if (value := plain_value(row[name])) is not None}
+    if settings.get("stage") == "classical":
+        return "classical floor"
+    student, pruning, number_format = (
+        str(settings.get(f"{stage}.method", "none")) for stage in ("distil", "prune", "quantize")
+    )
+    parts = ["teacher"]
+    if student != "none":
+        layers = settings.get("distil.layers")
+        parts = [student if layers is None else f"{student} {layers:g} layer{'' if layers == 1 else 's'}"]
+    if pruning != "none":
+        sparsity = settings.get("prune.sparsity")
+        parts.append(pruning if sparsity is None else f"{pruning} {100 * sparsity:g}%")
+    if number_format != "none":
+        parts.append(_SHORT_METHODS.get(number_format, number_format))
+    return ARROW.join(parts)
+
+
+def front_table(front: pd.DataFrame, *, caption: str = "") -> str:
+    """The rows of `front.parquet` that are on either front, best macro F1 first, each model once."""
+    on_either = _flag(front, "on_front") | _flag(front, "on_safe_front")
+    shown = front[on_either].drop_duplicates("model_key").sort_values("f1_macro", ascending=False, kind="stable")
+    records = _records(shown)
+    columns: dict[str, list[Any]] = {
+        "": [STAR if row.get("on_safe_front") is True else "" for row in records],
+        "Model": [describe_chain(row) for row in records],
+        "Key": [str(row["model_key"])[:_KEY_LENGTH] for row in records],
+        "Macro F1": _numbers(records, "f1_macro"),
+        "test": _numbers(records, "test_f1_macro"),
+        "Size (MB)": _numbers(records, "model_size_mb"),
+        "Download (MB)": _numbers(records, "download_size_mb"),
+        "Speed-up": [_interval(row) for row in records],
+        "Verdict": [plain_value(row["safety_verdict"]) for row in records],
+        "on test": [plain_value(row.get("test_safety_verdict")) for row in records],
+        "F1 drop": [_bounded(row, "f1_drop") for row in records],
+        "Critical F1 drop": [_bounded(row, "critical_f1_drop") for row in records],
+        "Critical recall drop": [_bounded(row, "critical_recall_drop") for row in records],
+    }
+    notes = (
+        f"{STAR} on the front of the safe models. Speed-up over the teacher, paired, with its 95 % interval.",
+        "Drops against the teacher on validation, in parentheses their upper confidence bounds.",
+    )
+    return generate_latex_table(pd.DataFrame(columns), caption=caption, notes=notes)
+
+
+def stages_table(chain: pd.DataFrame, critical_label: str, *, caption: str = "") -> str:
+    """The stages of one chain, in the order of its rows."""
+    records = _records(chain)
+    columns: dict[str, list[Any]] = {
+        "Stage": [_STAGE_TITLES.get(row["stage"], row["stage"]) for row in records],
+        "Accuracy": _numbers(records, "accuracy_exact"),
+        "Macro F1": _numbers(records, "f1_macro"),
+        f"F1 ({critical_label})": _numbers(records, "critical_f1"),
+        "Size (MB)": _numbers(records, "model_size_mb"),
+        "Speed (ms)": _numbers(records, "latency_mean_ms"),
+        "Speed-up": [_interval(row) for row in records],
+    }
+    notes = [f"Model: {describe_chain(records[-1])}."] if records else []
+    notes.append("Speed: mean of a single request. Speed-up over the teacher, paired, with its 95 % interval.")
+    return generate_latex_table(pd.DataFrame(columns), caption=caption, notes=notes)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _across(text: str, columns: int) -> str:
+    return rf"\multicolumn{{{columns}}}{{@{{}}l@{{}}}}{{\footnotesize {latex(text)}}} \\"
+
+
+def _cell(value: Any, decimals: int) -> str:
+    value = plain_value(value)
+    if value is None:
+        return "--"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return latex(f"{value:.{decimals}f}".replace("-", "\u2212"))
+    return latex(value).replace("-", "$-$") if isinstance(value, int) else latex(value)
+
+
+def _is_numeric(column: pd.Series[Any]) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def _flag(frame: pd.DataFrame, name: str) -> pd.Series[bool]:
+    """The boolean column `name`, False where null; all False when there is none, as in an empty front."""
+    if name not in frame.columns:
+        return pd.Series(False, index=frame.index)
+    return frame[name].eq(True).fillna(False).astype(bool)
+
+
+def _numbers(records: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    values = (plain_value(row.get(name)) for row in records)
+    return [float("nan") if value is None else float(value) for value in values]
+
+
+def _interval(row: Mapping[str, Any]) -> str | None:
+    factor, low, high = (plain_value(row.get(f"speedup_{end}")) for end in ("factor", "low", "high"))
+    if factor is None:
+        return None
+    return f"{factor:.2f}{TIMES}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
+
+
+def _bounded(row: Mapping[str, Any], name: str) -> str | None:
+    """`0.012 (0.030)`: a drop and its upper bound."""
+    drop, upper = plain_value(row.get(name)), plain_value(row.get(f"{name}_upper"))
+    if drop is None:
+        return None
+    return f"{drop:.3f}".replace("-", "\u2212") + ("" if upper is None else f" ({upper:.3f})".replace("-", "\u2212"))

@@ -1,0 +1,99 @@
+"""Tokenised comments: stored once, padded batch by batch to the batch's own longest comment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+BUCKET_BATCHES = 50
+"""Batches that are sorted by length together: enough to pad little, few enough to stay random."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of many comments, laid end to end."""
+
+    ids: NDArray[np.int32]
+    """[all tokens]"""
+    offsets: NDArray[np.int64]
+    """[comments + 1]: comment i is `ids[offsets[i]:offsets[i + 1]]`."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each comment, [comments]."""
+        return np.diff(self.offsets)
+
+    def pad(self, rows: NDArray[np.int64], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`input_ids` and `attention_mask` of these comments, both int64 [rows, longest of them]."""
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        position = np.arange(int(lengths.max()))
+        mask = position < lengths[:, None]
+        source = np.minimum(starts[:, None] + position, len(self.ids) - 1)
+        ids = np.where(mask, self.ids[source], pad_id).astype(np.int64)
+        return ids, mask.astype(np.int64)
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write `<name>_ids.npy` and `<name>_offsets.npy`."""
+        np.save(folder / f"{name}_ids.npy", self.ids)
+        np.save(folder / f"{name}_offsets.npy", self.offsets)
+
+
+def load_tokens(folder: Path, name: str) -> Tokens:
+    """Tokens that `Tokens.save` wrote, memory-mapped."""
+    ids = np.load(folder / f"{name}_ids.npy", mmap_mode="r", allow_pickle=False)
+    return Tokens(ids, np.load(folder / f"{name}_offsets.npy", allow_pickle=False))
+
+
+def load_tokenizer(file: Path, max_tokens: int) -> Tokenizer:
+    """A `tokenizer.json` that cuts at `max_tokens` and does not pad."""
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer
+
+
+def tokenise(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
+    """Token ids of `texts`, special tokens included."""
+    encoded = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+    np.cumsum([len(ids) for ids in encoded], out=offsets[1:])
+    flat = np.fromiter((token for ids in encoded for token in ids), dtype=np.int32, count=int(offsets[-1]))
+    return Tokens(flat, offsets)
+
+
+def bucketed_batches(
+    lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Rows of each batch of one epoch: random, but of like length within a batch.
+
+    Args:
+        lengths: tokens of each comment, [n].
+        batch_size: comments of a batch; the last of a bucket may have fewer.
+        generator: source of the order.
+
+    Returns:
+        Every row once, in batches of shuffled order.
+    """
+    order = generator.permutation(len(lengths))
+    bucket = batch_size * BUCKET_BATCHES
+    batches: list[NDArray[np.int64]] = []
+    for start in range(0, len(order), bucket):
+        rows = order[start : start + bucket]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches += [rows[cut : cut + batch_size] for cut in range(0, len(rows), batch_size)]
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Rows in batches from the shortest comment to the longest, for inference."""
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

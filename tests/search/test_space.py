@@ -1,0 +1,181 @@
+"""Suggestions: conditional on the methods, always valid, the same numbers as typed configs and as flat settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import DistilConfig, PruneConfig, QuantizeConfig, StageConfig
+from search.config import STAGES, StudyConfig, load_study, study_from
+from search.space import Space, flat_settings
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+def suggestions(config: StudyConfig, number: int, seed: int = 0) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """What `Space` returned and what Optuna was asked for, of each trial."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    pairs = []
+    for _ in range(number):
+        trial = study.ask()
+        params = Space(config).suggest(trial)
+        pairs.append((params, dict(trial.params)))
+        study.tell(trial, 0.0)
+    return pairs
+
+
+def test_only_the_settings_of_the_chosen_methods_are_suggested() -> None:
+    seen = set()
+    for params, asked in suggestions(load_study(None), 60):
+        distil, prune = params["distil.method"], params["prune.method"]
+        seen.add((distil, prune))
+        assert ("distil.alpha" in asked) == ("distil.alpha" in params) == (distil == "logit")
+        assert ("prune.sparsity" in asked) == ("prune.sparsity" in params) == (prune != "none")
+        assert ("prune.calibration_rows" in params) == (prune == "wanda")
+        fixed = set(params) - set(asked)
+        assert fixed <= {
+            f"{stage}.{name}" for stage in STAGES for name in ("epochs", "learning_rate", "batch_size", "seed")
+        } | {
+            "prune.alpha",
+            "prune.temperature",
+            "prune.calibration_rows",
+        }
+        assert distil == "none" or params["distil.epochs"] == 6
+    assert len(seen) == 6
+
+
+def test_a_stepped_range_gives_the_decimals_as_written() -> None:
+    given_ = {
+        "preset": "baseline_prune",
+        "prune": {"method": "magnitude", "sparsity": {"low": 0.1, "high": 0.9, "step": 0.1}},
+    }
+    sparsities = {params["prune.sparsity"] for params, _ in suggestions(study_from(given_), 200)}
+    assert sparsities == {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
+
+
+def test_same_seed_same_suggestions() -> None:
+    config = load_study(None)
+    assert suggestions(config, 5, seed=3) == suggestions(config, 5, seed=3) != suggestions(config, 5, seed=4)
+
+
+def test_other_columns_of_a_row_are_left_alone() -> None:
+    params = {
+        "distil.method": "logit",
+        "distil.layers": 3,
+        "prune.method": "none",
+        "quantize.method": "fp16",
+        "trial": 4,
+    }
+    distil, prune, quantize = Space(load_study(None)).configs(params)
+    assert (distil, prune) == (DistilConfig(method="logit", layers=3), PruneConfig())
+    assert quantize == QuantizeConfig(method="fp16")
+
+
+def test_flat_settings_are_the_used_ones() -> None:
+    assert flat_settings("distil", DistilConfig(layers=7)) == {"distil.method": "none"}
+    assert flat_settings("prune", PruneConfig(method="magnitude", sparsity=0.25)) == {
+        "prune.method": "magnitude",
+        "prune.sparsity": 0.25,
+        "prune.epochs": 1,
+        "prune.learning_rate": 1e-4,
+        "prune.batch_size": 32,
+        "prune.alpha": 0.5,
+        "prune.temperature": 2.0,
+        "prune.seed": 0,
+    }
+
+
+def settings_for(name: str, low: float, high: float, whole: bool) -> st.SearchStrategy[Any]:
+    """A fixed value, choices, or a range of any kind within bounds that the setting allows."""
+    values = st.integers(int(low), int(high)) if whole else st.floats(low, high)
+    steps = st.integers(1, 3) if whole else st.sampled_from([0.05, 0.125, 1 / 3])
+    ends = st.tuples(values, values).filter(lambda pair: pair[0] < pair[1])
+    plain = st.builds(lambda pair, log: {"low": pair[0], "high": pair[1], "log": log}, ends, st.booleans())
+    stepped = st.builds(lambda step, count: (step, count), steps, st.integers(1, 4)).map(
+        lambda pair: {"low": low, "high": low + pair[0] * pair[1], "step": pair[0]}
+    )
+    choices = st.lists(values, min_size=1, max_size=4, unique=True).map(lambda listed: {"choices": listed})
+    exact = stepped.filter(lambda found: whole or found["step"] != 1 / 3)
+    return st.tuples(st.just(name), st.one_of(values, choices, plain, exact))
+
+
+def methods(model: type[StageConfig]) -> st.SearchStrategy[Any]:
+    names = st.sampled_from(model.model_fields["method"].annotation.__args__)  # type: ignore[union-attr]
+    return st.one_of(names, st.lists(names, min_size=1, unique=True).map(lambda listed: {"choices": listed}))
+
+
+spaces = st.fixed_dictionaries(
+    {
+        "distil": st.builds(
+            lambda method, found: {"method": method, **dict(found)},
+            methods(DistilConfig),
+            st.tuples(
+                settings_for("layers", 1, 48, True),
+                settings_for("alpha", 0.25, 1, False),
+                settings_for("temperature", 0.5, 100, False),
+            ),
+        ),
+        "prune": st.builds(
+            lambda method, found: {"method": method, **dict(found)},
+            methods(PruneConfig),
+            st.tuples(settings_for("sparsity", 0.25, 0.99, False), settings_for("calibration_rows", 8, 999, True)),
+        ),
+        "quantize": methods(QuantizeConfig).map(lambda method: {"method": method}),
+    }
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(raw=spaces, seed=st.integers(0, 2**16))
+def test_every_suggestion_builds_the_configs_it_stands_for(raw: dict[str, Any], seed: int) -> None:
+    config = study_from(raw)
+    space = Space(config)
+    for params, _ in suggestions(config, 4, seed):
+        configs = space.configs(params)
+        again: dict[str, Any] = {}
+        for (stage, model), built in zip(STAGES.items(), configs, strict=True):
+            assert type(built) is model
+            again |= flat_settings(stage, built)
+        assert again == params
+        for name, value in params.items():
+            stage, setting = name.split(".")
+            wanted = raw[stage].get(setting)
+            if isinstance(wanted, dict) and "choices" in wanted:
+                assert value in wanted["choices"]
+            elif isinstance(wanted, dict):
+                assert wanted["low"] <= value <= wanted["high"]
+            elif wanted is not None:
+                assert value == wanted
+
+
+@pytest.mark.parametrize("study", ["smoke", "embedded"])
+def test_size_is_the_number_of_chains(study: str) -> None:
+    """Against Optuna's own walk through the whole tree."""
+    raw = {
+        "distil": {"method": {"choices": ["none", "logit"]}, "layers": {"low": 1, "high": 5, "step": 2}},
+        "prune": {"method": {"choices": ["none", "wanda"]}, "sparsity": {"low": 0.3, "high": 0.5, "step": 0.1}},
+        "quantize": {"method": {"choices": ["fp16", "none"]}},
+    }
+    config = study_from(raw) if study == "smoke" else study_from({**raw, "preset": "baseline_kd_prune"})
+    found = []
+    walk = optuna.create_study(sampler=optuna.samplers.BruteForceSampler(seed=0))
+    walk.optimize(lambda trial: found.append(tuple(sorted(Space(config).suggest(trial).items()))) or 0.0)
+    assert Space(config).size() == len(set(found)) == (32 if study == "smoke" else 16)
+
+
+def test_a_continuous_setting_counts_only_where_it_is_used() -> None:
+    raw: dict[str, Any] = {"distil": {"method": "none", "alpha": {"low": 0.1, "high": 0.2}}}
+    assert Space(study_from(raw)).size() == 1
+    raw["distil"]["method"] = "logit"
+    assert Space(study_from(raw)).size() is None
