@@ -180,15 +180,21 @@ class CompressionEvaluator:
         size: dict[str, Any] = self.store.run(predict_split, PredictConfig(), self.data, model).notes["size"]
         return size
 
-    def scores(self, metrics: CompressionStageMetrics) -> dict[str, float | None]:
+    def quality(self, model: Artifact, split: SplitName) -> dict[str, Any]:
+        """`classification` with its nested fields flattened to columns."""
+        fields = self.classification(model, split)
+        fields.pop("undefined", None)
+        flat = CompressionStageMetrics(stage="", **fields).to_flat_dict()
+        return {name: value for name, value in flat.items() if name.split(".")[0] in fields}
+
+    def scores(
+        self, f1_macro: float | None, critical_f1: float | None, compression: float | None, speedup: float | None
+    ) -> dict[str, float | None]:
         """Trade-off and safe-compression score against the teacher."""
         teacher = self.classification(self.teacher, "validation")
-        compression = metrics.size_compression_ratio
         return {
             "tradeoff_score": compute_tradeoff_score(
-                metrics.f1_macro, teacher["f1_macro"], compression, metrics.speedup_factor, self.tradeoff_weights
+                f1_macro, teacher["f1_macro"], compression, speedup, self.tradeoff_weights
             ),
-            "safe_compression_score": compute_safe_compression_score(
-                compression, metrics.critical_f1, teacher["critical_f1"]
-            ),
+            "safe_compression_score": compute_safe_compression_score(compression, critical_f1, teacher["critical_f1"]),
         }

@@ -29,7 +29,7 @@ def non_dominated(losses: npt.NDArray[Any]) -> BoolArray:
         ValueError: `losses` is not two-dimensional or has no column.
     """
     losses = _as_matrix(losses)
-    on_front = ~np.isnan(losses).any(axis=1)
+    on_front: BoolArray = np.asarray(~np.isnan(losses).any(axis=1))
     if not on_front.any():
         return on_front
     unique_lexsorted, inverse = np.unique(losses[on_front], axis=0, return_inverse=True)
@@ -101,8 +101,8 @@ def front_rows(frame: "pd.DataFrame") -> "pd.DataFrame":
             `speedup_factor`; not changed.
 
     Returns:
-        the rows on either front, sorted by `model_size_mb`, with boolean columns `on_front` (non-dominated among the rows
-        that are not `unsafe`) and `on_safe_front` (non-dominated among the `safe` ones).
+        the rows on either front, sorted by `model_size_mb`, with boolean columns `on_front` (non-dominated among the
+        rows that are not `unsafe`) and `on_safe_front` (non-dominated among the `safe` ones).
 
     Raises:
         ValueError: a column is missing.
@@ -110,7 +110,9 @@ def front_rows(frame: "pd.DataFrame") -> "pd.DataFrame":
     needed = ("status", "safety_verdict", "f1_macro", "model_size_mb", "speedup_factor")
     missing = [column for column in needed if column not in frame.columns]
     if missing:
-        raise ValueError(f"columns {missing}: not in the table (has: {', '.join(map(str, frame.columns))}); re-run search")
+        raise ValueError(
+            f"columns {missing}: not in the table (has: {', '.join(map(str, frame.columns))}); search again"
+        )
     f1, size, speedup = (frame[column].to_numpy(dtype=np.float64, na_value=np.nan) for column in needed[2:])
     usable = _equals(frame["status"], "ok") & np.isfinite(f1) & np.isfinite(size) & np.isfinite(speedup) & (speedup > 0)
     losses = np.column_stack([-f1, size, 1.0 / np.where(usable, speedup, 1.0)])
@@ -130,10 +132,10 @@ def _front_of_unique_lexsorted(losses: FloatArray) -> BoolArray:
     """The front of [n, m] rows that are sorted lexicographically, differ, and hold no NaN."""
     objectives = losses.shape[1]
     if objectives == 1:
-        return np.arange(len(losses)) == 0
+        return np.asarray(np.arange(len(losses)) == 0, dtype=np.bool_)
     if objectives == 2:
         best_before = np.minimum.accumulate(np.append(np.inf, losses[:-1, 1]))
-        on_front: BoolArray = losses[:, 1] < best_before
+        on_front = np.asarray(losses[:, 1] < best_before, dtype=np.bool_)
         on_front[0] = True  # nothing precedes the first row, even at +inf
         return on_front
     return _sweep(losses) if objectives == 3 else _peel(losses)
@@ -175,7 +177,7 @@ def _replaced_steps(xs: list[float], ys: list[float], x: float, y: float) -> sli
 
 def _volume_below(losses: FloatArray, corner: FloatArray) -> float:
     """Volume of [n, 3] rows below the corner, sorted by the last objective: slabs of a growing staircase area."""
-    x_end, y_end, z_end = corner.tolist()
+    x_end, y_end, z_end = (float(value) for value in corner)
     xs: list[float] = []
     ys: list[float] = []
     volume = area = z_before = 0.0

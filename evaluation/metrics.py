@@ -171,7 +171,7 @@ def _validated_thresholds(thresholds: npt.ArrayLike, label_names: Sequence[str])
             f"thresholds: shape {values.shape} for {len(label_names)} labels; give one number or one a label"
         )
     if not np.all((values >= 0) & (values <= 1)):
-        raise ValueError(f"thresholds={values.tolist()}: outside [0, 1] or NaN; choose them on validation probabilities")
+        raise ValueError(f"thresholds={values.tolist()}: outside [0, 1] or NaN; choose them on validation data")
     return np.broadcast_to(values, (len(label_names),))
 
 
@@ -191,7 +191,7 @@ def _validate_arrays(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], 
     if outside.any():
         wrong = probabilities[outside].flat[0]
         raise ValueError(
-            f"probabilities: value {wrong} ({int(outside.sum())} in all) is not in [0, 1]; apply the sigmoid, look for NaN"
+            f"probabilities: {int(outside.sum())} values such as {wrong} are not in [0, 1]; apply the sigmoid"
         )
 
 
@@ -202,4 +202,4 @@ def _normalised_priorities(priorities: Mapping[str, float], label_names: Sequenc
     weights = np.array([priorities.get(name, 1.0) for name in label_names], dtype=np.float64)
     if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() == 0:
         raise ValueError(f"priorities={dict(priorities)}: weights must be finite, ≥ 0 and not all 0; correct them")
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum(), dtype=np.float64)

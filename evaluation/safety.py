@@ -4,11 +4,11 @@ The bounds come from a paired bootstrap over comments in Rubin's Bayesian form: 
 (exponential weights) and computes both models' metrics under the same weights. A plain bootstrap never shows a comment
 that was not sampled: with no discordant pair its upper bound is 0, however few comments there are. So each round also
 weighs one comment that was *not* seen: the one that the baseline gets right, the candidate gets wrong, and that costs
-the metric most. For recall the bound is then the quantile of a Dirichlet variable whose margins are Clopper and Pearson's
-exact limits (upper for newly missed positives, lower for newly found ones), the "melding" of Fay, Proschan and Brittain
-(Biometrics 2015); for the F1s, which are nearly weighted sums of rare events, it is the idea of Fay and Feuer (Statistics in
-Medicine 1997). With m critical positives and identical predictions the recall bound is 1 - (1 - confidence)^(1/m): at a
-limit of 0.03 and 95 %, some 99 positives are the least that can be `safe`.
+the metric most. For recall the bound is then the quantile of a Dirichlet variable whose margins are Clopper and
+Pearson's exact limits (upper for newly missed positives, lower for newly found ones), the "melding" of Fay, Proschan
+and Brittain (Biometrics 2015); for the F1s, which are nearly weighted sums of rare events, it is the idea of Fay and
+Feuer (Statistics in Medicine 1997). With m critical positives and identical predictions the recall bound is
+1 - (1 - confidence)^(1/m): at a limit of 0.03 and 95 %, some 100 positives are the least that can be `safe`.
 
 Rubin, "The Bayesian Bootstrap", Annals of Statistics 1981; Clopper and Pearson, Biometrika 1934.
 """
@@ -103,15 +103,15 @@ def check_safety_thresholds(
     label_names: Sequence[str],
     limits: SafetyLimits,
     *,
-    rounds: int = 2000,
+    rounds: int = 10_000,
     seed: int = 0,
     same_model: bool = False,
 ) -> SafetyResult:
     """The candidate's verdict against the baseline on the same comments.
 
-    `unsafe` when a drop is beyond its limit, `safe` when each upper bound is within, else `inconclusive`. What cannot be
-    computed (NaN in the arrays, no critical positive) is never `safe`. Macro F1 is `pipeline.thresholds.f1_macro`; with one
-    binary label the critical label is its positive class.
+    `unsafe` when a drop is beyond its limit, `safe` when each upper bound is within, else `inconclusive`. What cannot
+    be computed (NaN in the arrays, no critical positive) is never `safe`. Macro F1 is `pipeline.thresholds.f1_macro`;
+    with one binary label the critical label is its positive class.
 
     Args:
         labels: 0/1, shape [n, L].
@@ -124,8 +124,8 @@ def check_safety_thresholds(
         same_model: both predictions are one model's (the baseline's own row): nothing can drop, `safe` at any support.
 
     Raises:
-        ValueError: shapes that do not fit, values other than 0, 1 and NaN, an unknown critical label, too few rounds, or
-            `same_model` with predictions that differ.
+        ValueError: shapes that do not fit, values other than 0, 1 and NaN, an unknown critical label, too few rounds,
+            or `same_model` with predictions that differ.
     """
     arrays = {
         "labels": labels,
@@ -140,7 +140,7 @@ def check_safety_thresholds(
         return _same_model(baseline_predictions, candidate_predictions)
     pairs = _Pairs.of(labels, baseline_predictions, candidate_predictions, label_names.index(limits.critical_label))
     drops = pairs.drops(pairs.counts @ pairs.features)
-    uppers = np.fmax(pairs.upper_bounds(limits.confidence, rounds, seed), drops)
+    uppers = np.maximum(pairs.upper_bounds(limits.confidence, rounds, seed), drops)
     verdict, reason = _verdict(drops, uppers, limits)
     needed = _positives_needed(pairs, drops, limits, seed) if verdict == "inconclusive" else None
     values = {name: _or_none(drop) for name, drop in zip(DROPS, drops, strict=True)}
@@ -172,7 +172,7 @@ class _Pairs:
 
     @property
     def class_count(self) -> int:
-        return self.features.shape[1] // 5
+        return int(self.features.shape[1]) // 5
 
     def critical_positives(self) -> float:
         return float(self.counts @ self.features[:, self.critical])
@@ -200,10 +200,10 @@ class _Pairs:
         totals, losses = self.counts @ self.features, self.unseen_losses()
         cost = self.drops(totals + losses)[:, 0]
         supported = totals[: self.class_count] > 0
-        return losses[np.where(supported, cost, -np.inf).argmax()]
+        return np.asarray(losses[np.where(supported, cost, -np.inf).argmax()], dtype=np.float64)
 
     def upper_bounds(self, confidence: float, rounds: int, seed: int, scale: float = 1.0) -> FloatArray:
-        """One-sided upper bounds of the three drops, shape [3], as if each pattern had occurred `scale` times as often."""
+        """One-sided upper bounds of the three drops, shape [3], as if each pattern occurred `scale` times as often."""
         generator = np.random.default_rng(seed)
         macro_loss, critical_loss = self.costliest_unseen_loss(), self.unseen_losses()[self.critical]
         draws = np.empty((rounds, 3))
@@ -242,25 +242,28 @@ def _verdict(drops: FloatArray, uppers: FloatArray, limits: SafetyLimits) -> tup
 
 
 def _positives_needed(pairs: _Pairs, drops: FloatArray, limits: SafetyLimits, seed: int) -> int | None:
-    """Critical positives at which the same rates of difference would be `safe`, to 2 %; None where none would do."""
+    """Critical positives at which the same rates of difference would be `safe`, to 1 %; None where none would do."""
     most, positives = limits.of_drops, pairs.critical_positives()
     if (most == 0).any() or (drops >= most).any():
         return None
-    if positives == 0:  # the least that any candidate needs: one with identical predictions
-        return math.ceil(math.log(1 - limits.confidence) / math.log1p(-limits.max_critical_recall_drop))
+    # What identical predictions need, from the closed form of the recall bound; limits of 1 need no evidence.
+    recall_limit = limits.max_critical_recall_drop
+    least = math.ceil(math.log(1 - limits.confidence) / math.log1p(-recall_limit)) if recall_limit < 1 else 1
+    if positives == 0:
+        return least
 
     def enough(scale: float) -> bool:
-        return bool((pairs.upper_bounds(limits.confidence, 1000, seed, scale) <= most).all())
+        return bool((pairs.upper_bounds(limits.confidence, 2000, seed, scale) <= most).all())
 
     low, high = 1.0, 2.0
     while not enough(high):
         low, high = high, 2 * high
         if high * positives > MOST_POSITIVES:
             return None
-    while high > 1.02 * low:
+    while high > 1.01 * low:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if enough(middle) else (middle, high)
-    return math.ceil(high * positives)
+    return max(math.ceil(high * positives), least if drops[2] >= 0 else 1)
 
 
 def _same_model(baseline: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> SafetyResult:

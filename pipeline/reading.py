@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pandas import Series
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
+_EMPTY = "empty file; it needs a header and rows"
 # The mark of UTF-32 begins like that of UTF-16, so it is tried first.
 _BYTE_ORDER_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
@@ -73,7 +74,7 @@ def _read_file(path: Path, config: DataConfig, problems: list[str]) -> Table | N
     elif path.suffix.lower() not in SUFFIXES:
         problems.append(f"{key}: unsupported suffix {path.suffix!r}; save it as one of {', '.join(SUFFIXES)}")
     elif path.stat().st_size == 0:
-        problems.append(f"{key}: empty file; it needs a header and rows")
+        problems.append(f"{key}: {_EMPTY}")
     else:
         if path.suffix.lower() == ".parquet":
             return _read_parquet(path, config, problems)
@@ -150,16 +151,13 @@ def _read_csv(content: str, path: Path, config: DataConfig, problems: list[str])
             f"{key}: malformed row in line {line} ({error}); put texts that hold the separator, a quotation mark or a "
             'line break in "…", and double each quotation mark inside'
         )
-    if not header:
-        problems.append(f"{key}: empty file; it needs a header and rows")
-        return None
+    if whole and not rows and not ragged:
+        problems.append(f"{key}: no rows below the header; add comments" if header else f"{key}: {_EMPTY}")
     if ragged:
         problems.append(
             f"{key}: {counted(len(ragged), 'row')} with another number of fields than the {len(header)} of the header "
             f'({place_list("line", ragged)}); put texts that hold {separator!r} in "…", or mend the rows'
         )
-    if not rows and not ragged:
-        problems.append(f"{key}: no rows below the header; add comments")
     columns = list(zip(*rows, strict=True)) or [()] * len(found)
     series = {name: pd.Series(values, dtype=str) for name, values in zip(found, columns, strict=True)}
     return Table(series, np.array(places, dtype=np.int64), "line", whole and not ragged)
@@ -175,6 +173,7 @@ def _read_parquet(path: Path, config: DataConfig, problems: list[str]) -> Table 
         with pq.ParquetFile(path) as file:
             found = _find_columns(file.schema_arrow.names, path.name, config, problems)
             table = file.read(columns=list(found))
+            rows = file.metadata.num_rows
         for name in found:
             column = table.column(name)
             if pa.types.is_dictionary(column.type):
@@ -195,9 +194,9 @@ def _read_parquet(path: Path, config: DataConfig, problems: list[str]) -> Table 
         reason = str(error).split("\n")[0]
         problems.append(f"data.path={config.path!r}: not a whole Parquet file ({reason}); write or copy it again")
         return None
-    if table.num_rows == 0:
+    if rows == 0:
         problems.append(f"data.path={config.path!r}: no rows in the file; add comments")
-    return Table(columns, np.arange(1, table.num_rows + 1), "row")
+    return Table(columns, np.arange(1, rows + 1), "row")
 
 
 def _is_number(kind: Any) -> bool:

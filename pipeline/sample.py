@@ -31,29 +31,29 @@ _Strings = npt.NDArray[np.object_]
 # Role -> words. "" is the empty role: it adds no word to the comment.
 _ROLES = {
     "": "",
-    "meant": "শোনো সোজাসুজি সত্যি স্পষ্ট",
-    "wry": "বাহ আহা সাবাস ঠাট্টা",
+    "meant": "শোনো সোজাসুজি স্পষ্ট",
+    "wry": "বাহ আহা সাবাস",
     "you": "তুমি আপনি তোমরা তোরা",
     "other": "আমি উনি আমরা ওরা",
-    "insult": "বোকা গাধা ছাগল পাজি হাঁদা ফাজিল",
-    "kind": "বন্ধু মেধাবী ভদ্র শিল্পী সাহসী গায়ক",
+    "insult": "বোকা গাধা ছাগল পাজি",
+    "kind": "বন্ধু মেধাবী ভদ্র শিল্পী",
     "not": "না নয়",
     "your": "তোমার তোদের আপনার",
     "their": "আমার ওদের দাদার",
-    "lewd": "রসলুলু টুংকা লটপট চুমকুড়ি গুলটু লুলুপি",
-    "own": "গান ছবি রান্না বাড়ি হাসি বাগান",
+    "lewd": "রসলুলু টুংকা লটপট চুমকুড়ি",
+    "own": "গান ছবি রান্না বাড়ি",
     "youacc": "তোমাকে তোদেরকে আপনাকে",
     "otheracc": "আমাকে ওদেরকে দাদাকে",
-    "harm": "পিটুনি ধাক্কা ঘুষি গুঁতা লাঠি আছাড়",
-    "gift": "ফুল মিষ্টি খবর দাওয়াত উপহার চিঠি",
+    "harm": "পিটুনি ধাক্কা ঘুষি গুঁতা",
+    "gift": "ফুল মিষ্টি খবর দাওয়াত",
     "will": "লাগাব পাঠাব",
     "did": "লাগাল পাঠাল",
-    "faith": "মন্দিরটা মসজিদটা গির্জাটা পূজাটা নামাজটা",
-    "thing": "খেলাটা নাটকটা বাজারটা সিনেমাটা মোবাইলটা",
-    "scorn": "জঘন্য ফালতু ভণ্ডামি হাস্যকর নোংরা",
-    "praise": "সুন্দর চমৎকার পবিত্র দারুণ মনোরম",
-    "contact": "লিংকটায় ইনবক্সটায় নম্বরটায় পেজটায় গ্রুপটায়",
-    "place": "স্কুলটায় গ্রামটায় মাঠটায় দোকানটায় মেলাটায়",
+    "faith": "মন্দিরটা মসজিদটা গির্জাটা পূজাটা",
+    "thing": "খেলাটা নাটকটা বাজারটা সিনেমাটা",
+    "scorn": "জঘন্য ফালতু ভণ্ডামি হাস্যকর",
+    "praise": "সুন্দর চমৎকার পবিত্র দারুণ",
+    "contact": "লিংকটায় ইনবক্সটায় নম্বরটায় পেজটায়",
+    "place": "স্কুলটায় গ্রামটায় মাঠটায় দোকানটায়",
     "call": "আসুন কিনুন জিতুন ঢুকুন",
     "ask": "কেন কীভাবে কারা কতক্ষণ",
     "adverb": "খুব একেবারে আসলেই সত্যি অনেক আবার",
@@ -61,7 +61,9 @@ _ROLES = {
         "আর তবে মানে শুনছি দেখি ভাবছি হয়তো কাল সকালে রাতে কথা মানুষ দেশ দিন আলো নদী পাখি জানি বলছি এই তাই কিন্তু "
         "এখানে পথে ঘরে চা ভাত মাছ আকাশ শেষে মনে পাশে"
     ),
-    "mark": "। ! ? !! ... , \U0001f602 \U0001f621 \U0001f64f \u2764",
+    "mark": "। ! ? !! ... ,",
+    "smile": "\U0001f602 \U0001f61c \U0001f923",
+    "frown": "\U0001f621 \U0001f44e \U0001f612",
 }
 
 _ENDINGS = " টা রা দের গুলা মার্কা ই ও গিরি কে টাই".split(" ")
@@ -174,7 +176,8 @@ def _compose(kinds: _Ints, wry: npt.NDArray[np.bool_], rng: np.random.Generator)
     tail = np.clip(rng.lognormal(0.3, 0.9, size=(_BLOCK, 1)), 0, 24)
     fillers = _ROLE["filler"] * (np.arange(24) < np.floor(tail))
     mode = np.where(wry, _ROLE['wry'], _ROLE['meant'])
-    roles = np.hstack([mode, roles.reshape(_BLOCK, -1), fillers])
+    face = np.where(wry, _ROLE['smile'], _ROLE['frown']) * (rng.random((_BLOCK, 1)) < 0.5)
+    roles = np.hstack([mode, roles.reshape(_BLOCK, -1), fillers, face])
     # The square makes the first words of a role the frequent ones.
     word = _ROLE_START[roles] + (_ROLE_SIZE[roles] * rng.random(roles.shape) ** 1.5).astype(np.int64)
     spelling = rng.integers(1, 1 + _VARIANTS, size=roles.shape) * (rng.random(roles.shape) < _MISSPELT)

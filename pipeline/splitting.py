@@ -70,7 +70,7 @@ def deal(labels: ArrayLike, shares: ArrayLike, seed: int) -> NDArray[np.intp]:
     part = np.empty(len(labels), dtype=np.intp)
     remainders = []
     for rows in np.split(ordered, np.cumsum(np.bincount(combination))[:-1]):
-        whole = np.floor(len(rows) * shares + 1e-9).astype(int)  # 0.2 * 5 may be a hair below 1
+        whole = np.floor(len(rows) * shares).astype(int)
         part[rows[: whole.sum()]] = np.repeat(np.arange(len(shares)), whole)
         remainders.append(rows[whole.sum() :])
     _deal_remainders(part, np.concatenate(remainders), labels, shares)

@@ -113,9 +113,8 @@ def _class_f1(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], grid: F
     """F1 of each class at each threshold, shape [G, C], with C as in `as_classes`."""
     _require_same_shape(labels, probabilities, "probabilities")
     if np.isnan(probabilities).any():
-        raise ValueError(
-            f"probabilities: {int(np.isnan(probabilities).sum())} values are NaN; look for a diverged or overflowing model"
-        )
+        count = int(np.isnan(probabilities).sum())
+        raise ValueError(f"probabilities: {count} values are NaN; look for a model that diverged or overflowed")
     if len(grid) == 0 or np.any(np.diff(grid) <= 0):
         raise ValueError(f"grid={list(map(float, grid))}: thresholds must be ascending and at least one; sort them")
     actual = labels > 0
@@ -152,4 +151,4 @@ def _require_same_shape(labels: npt.NDArray[Any], other: npt.NDArray[Any], name:
     if labels.ndim != 2 or labels.size == 0:
         raise ValueError(f"labels: shape {labels.shape}; give a non-empty array [comments, labels]")
     if other.shape != labels.shape:
-        raise ValueError(f"{name}: shape {other.shape} differs from that of labels, {labels.shape}; pass both as [n, L]")
+        raise ValueError(f"{name}: shape {other.shape} differs from labels {labels.shape}; pass both as [n, L]")

@@ -389,7 +389,8 @@ def _checked(key: str, value: Any, info: FieldInfo, problems: list[str]) -> Any:
     try:
         checked = TypeAdapter[Any](field).validate_python(value)
     except ValidationError as error:
-        for fault in error.errors(include_url=False):
+        found = error.errors(include_url=False)
+        for fault in found[:1] if value == [] else [fault for fault in found if fault["type"] != "too_short"]:
             parts = () if fault["type"] == "missing" else fault["loc"]
             place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts if part != "[key]")
             problems.append(_problem(key + place, fault["input"], _wanted(fault, info), info))
@@ -509,8 +510,16 @@ def _plain(number: float) -> str:
 
 
 def _dumped(plain: Any, flow: bool | None) -> str:
-    text = yaml.safe_dump(plain, default_flow_style=flow, allow_unicode=True, sort_keys=False, width=math.inf)
-    return str(text).rstrip("\n")
+    text = ""
+    for readable in (
+        True,
+        False,
+    ):  # PyYAML reads \x85 back as \n unless it is escaped, and then so is all other Unicode
+        text = yaml.safe_dump(plain, default_flow_style=flow, allow_unicode=readable, sort_keys=False, width=math.inf)
+        text = text.rstrip("\n")
+        if text.splitlines() == text.split("\n"):
+            break
+    return text
 
 
 def exact(number: float) -> Fraction:
@@ -683,7 +692,7 @@ def model_digest(folder: Path) -> str:
 def to_yaml(config: StudyConfig) -> str:
     """The whole study as a file that `load_study` reads to an equal one."""
     file = shlex.quote(str(config.folder / "study.yaml"))
-    lines = [f"# Repeat with: python search/pareto.py {' '.join(file.splitlines())}\n"]
+    lines = [f"# Repeat with: python search/pareto.py {file if file.isprintable() else ascii(file)}\n"]
     for key, value in _dump(config).items():
         if not isinstance(value, dict) or not value:
             lines.append(_entry(key, value))

@@ -160,9 +160,9 @@ def test_embedded_sample() -> None:
     assert data.report["synthetic"] is True
     assert data.report["notice"]
     assert data.fingerprint == prepare(config).fingerprint
-    problems = problems_of(DataConfig(label_columns=("thret", "bully"), text_column="text"))
+    problems = problems_of(DataConfig(label_columns=("thret", "bully"), text_column="txt"))
     assert problems == [
-        "data.text_column='text': no such column in the embedded sample "
+        "data.text_column='txt': no such column in the embedded sample "
         "(has: comment, bully, sexual, religious, threat, spam)",
         "data.label_columns='thret': no such column in the embedded sample "
         "(has: comment, bully, sexual, religious, threat, spam); did you mean 'threat'?",
@@ -206,11 +206,12 @@ BAD_CSV = {
         ["data.text_column='comment'", "4 empty texts", "(lines 2, 4, 6, …)", "remove those rows"],
     ),
     "unquoted comma": (HEADER + GOOD_ROWS + "well, no,1,0\n", ["1 row", "than the 3 of the header (line 4)", 'in "…"']),
-    "row cut short": (HEADER + GOOD_ROWS + "cut\n", ["1 row", "(line 4)", "mend the rows"]),
+    "row cut short": (HEADER + "a,0,1\nb,0,0\nc,1\n", ["1 row", "(line 4)", "mend the rows"]),
     "quote left open": (
         HEADER + GOOD_ROWS + '"open,1,0\nb,0,1\n',
         ["malformed row in line 4", "double each quotation"],
     ),
+    "quote left open in the header": ('"' + HEADER + GOOD_ROWS, ["malformed row in line 1", "double each quotation"]),
     "text after quote": (HEADER + GOOD_ROWS + '"well" no,1,0\n', ["malformed row in line 4", "double each quotation"]),
     "no positives": (HEADER + "a,0,0\nb,1,0\n", ["'threat'", "no positives", "take the label out of the list"]),
     "no negatives": (HEADER + "a,0,1\nb,1,1\n", ["'threat'", "no negatives", "take the label out of the list"]),
@@ -238,6 +239,7 @@ BAD_PARQUET = {
     "cut off": (parquet_bytes({"comment": ["a"], "bully": [0], "threat": [1]})[:-20], ["not a whole Parquet file"]),
     "broken text": (parquet_bytes({"comment": BROKEN_UTF8, "bully": [0], "threat": [1]}), ["UTF8", "write or copy"]),
     "no rows": (parquet_bytes({"comment": pa.array([], pa.string()), "bully": [], "threat": []}), ["no rows"]),
+    "no such columns": (parquet_bytes({"comment": ["a", "b"], "threat": [1, 0]}), ["'bully'", "has: comment, threat"]),
     "number texts": (
         parquet_bytes({"comment": [1, 2], "bully": [0, 1], "threat": [1, 0]}),
         ["data.text_column='comment'", "int64", "not strings", "convert"],
@@ -335,6 +337,7 @@ def test_input_error_survives_pickling() -> None:
 # Deduplicating
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_normalise_is_idempotent_and_blind_to_form(text: str) -> None:
     key = normalise(text)
@@ -372,6 +375,7 @@ label_tables = st.integers(1, 4).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(label_tables, st.lists(st.sampled_from(["a", "A ", "b", "b\u200c", "c", "ক", "খ"]), min_size=120, max_size=120))
 def test_deduplicate_against_counting(rows: list[list[int]], texts: list[str]) -> None:
     names = tuple(f"label {index}" for index in range(len(rows[0])))
@@ -400,6 +404,7 @@ def label_matrices(draw: st.DrawFn) -> np.ndarray:
     return (drawn < np.array(shares)).astype(np.int8)
 
 
+@settings(deadline=None)
 @given(label_matrices(), st.integers(0, 99), st.sampled_from([(0.2, 0.2), (0.1, 0.1), (0.15, 0.3), (0.49, 0.49)]))
 def test_split_is_a_partition_with_the_labels_shares(labels: np.ndarray, seed: int, held: tuple[float, float]) -> None:
     names = tuple(f"label {index}" for index in range(labels.shape[1]))
@@ -416,6 +421,7 @@ def test_split_is_a_partition_with_the_labels_shares(labels: np.ndarray, seed: i
     assert all(np.array_equal(rows, again[name]) for name, rows in positions.items())
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.floats(0, 1), st.integers(0, 99))
 def test_one_label_is_split_to_the_row(rows: int, share: float, seed: int) -> None:
     labels = (np.random.default_rng(seed).random((rows, 1)) < share).astype(np.int8)
@@ -424,6 +430,7 @@ def test_one_label_is_split_to_the_row(rows: int, share: float, seed: int) -> No
         assert abs(labels[part == index].sum() - wanted * labels.sum()) <= 1.5
 
 
+@settings(deadline=None)
 @given(label_matrices(), st.integers(2, 10), st.integers(0, 99))
 def test_folds_validate_every_row_once(labels: np.ndarray, k: int, seed: int) -> None:
     if k > len(labels):
@@ -436,6 +443,17 @@ def test_folds_validate_every_row_once(labels: np.ndarray, k: int, seed: int) ->
     for train, validation in pairs:
         np.testing.assert_array_equal(np.sort(np.concatenate([train, validation])), np.arange(len(labels)))
         assert np.abs(labels[validation].sum(axis=0) - labels.sum(axis=0) / k).max() <= 3
+
+
+def test_labels_that_often_stand_together_are_dealt_evenly() -> None:
+    wanted = np.array([0.6, 0.2, 0.2])
+    worst = []
+    for seed in range(30):
+        labels = (np.random.default_rng(seed).random((300, 8)) < 0.3).astype(np.int8)
+        part = deal(labels, wanted, seed)
+        counts = np.array([labels[part == index].sum(axis=0) for index in range(3)])
+        worst.append(np.abs(counts - wanted[:, None] * labels.sum(axis=0)).max())
+    assert np.mean(worst) <= 1.5  # of about 90 positives; a plain random split is off by 8
 
 
 def test_the_seed_decides_the_split() -> None:

@@ -1,0 +1,127 @@
+"""What the terminal shows while a study runs: a live table where there is a terminal, a line a trial elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+from ray.tune import Callback
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from evaluation.front import front_rows
+from evaluation.tables import describe_chain
+from search.searcher import ParetoSearcher, collected_rows
+from search.trial import Row
+
+
+def duration(seconds: float) -> str:
+    """Whole minutes and seconds, or hours and minutes."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+class Progress(Callback):  # type: ignore[misc]
+    """Trials done, safe models, front size, what runs now, and the time left."""
+
+    def __init__(self, searcher: ParetoSearcher, total: int, console: Console) -> None:
+        self._searcher = searcher
+        self._total = total
+        self._remaining = searcher.remaining
+        self._console = console
+        self._started = time.monotonic()
+        self._ended = self._failed = 0
+        self._running: dict[str, tuple[int, str]] = {}
+        self._counts = {"models": 0, "safe": 0, "front": 0}
+        self._live = Live(console=console, refresh_per_second=1, get_renderable=self._table, transient=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune stores its callbacks to restore itself from, which we do from the database."""
+        return {}
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The live table while the block runs."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with self._live:
+            yield
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker took the trial."""
+        self._running[trial.trial_id] = (trial.config["number"], "starting")
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        """The trial reached its next stage."""
+        if result.get("at_stage"):
+            self._running[trial.trial_id] = (trial.config["number"], result["at_stage"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The trial returned."""
+        self._end(trial, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The trial raised, or its worker died."""
+        self._end(trial, (trial.last_result or {}).get("error") or "its worker died")
+
+    def _end(self, trial: Any, error: str | None) -> None:
+        self._running.pop(trial.trial_id, None)
+        self._ended += 1
+        self._failed += error is not None
+        self._count(collected_rows(self._searcher.study))
+        rows: list[Row] = (trial.last_result or {}).get("rows") or []
+        told = f"failed: {error.splitlines()[-1]}" if error else _in_words(rows[-1]) if rows else "no model"
+        self._console.print(f"{self._done:>4}/{self._total}  trial {trial.config['number']}: {escape(told)}", highlight=False)
+        if not self._console.is_terminal:
+            counts = self._counts
+            self._console.print(
+                f"           {counts['safe']} of {counts['models']} models safe, front {counts['front']}, "
+                f"{self._time_left()} left",
+                highlight=False,
+            )
+
+    def _count(self, rows: list[Row]) -> None:
+        frame = pd.DataFrame(rows)
+        measured = frame[frame["model_key"].notna()]
+        self._counts = {
+            "models": len(measured),
+            "safe": int((measured["safety_verdict"] == "safe").sum()),
+            "front": int(front_rows(measured)["on_front"].sum()),
+        }
+
+    @property
+    def _done(self) -> int:
+        return self._total - self._remaining + self._ended
+
+    def _time_left(self) -> str:
+        if not self._ended:
+            return "unknown time"
+        return "about " + duration((time.monotonic() - self._started) / self._ended * (self._remaining - self._ended))
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        failed = f", {self._failed} failed" if self._failed else ""
+        table.add_row("[bold]trials", f"{self._done} of {self._total}{failed}")
+        table.add_row("[bold]models", f"{self._counts['models']} measured, {self._counts['safe']} safe")
+        table.add_row("[bold]front", f"{self._counts['front']} models")
+        at_work = ", ".join(f"trial {number}: {stage}" for number, stage in sorted(self._running.values()))
+        table.add_row("[bold]now", at_work or "waiting for a worker")
+        table.add_row("[bold]time", f"{duration(time.monotonic() - self._started)} so far, {self._time_left()} left")
+        return table
+
+
+def _in_words(row: Row) -> str:
+    speedup = row.get("speedup_factor")
+    return (
+        f"{describe_chain(row)}  F1 {row.get('f1_macro') or float('nan'):.3f}  {row.get('model_size_mb') or float('nan'):.2f} MB  "
+        f"{f'×{speedup:.1f}' if speedup else ''}  {row.get('safety_verdict')}"
+    )

@@ -1,0 +1,70 @@
+"""Samplers by name. `random` depends on seed and trial number alone; the others learn from finished trials."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+import torch  # noqa: F401  (must be loaded before Optuna's samplers load it, or the process can crash)
+from optuna import Study
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.trial import FrozenTrial
+
+
+class NumberedRandomSampler(BaseSampler):
+    """Uniform suggestions that are a function of seed, trial number and setting name, and of nothing else.
+
+    Two runs, or a run and its resumption, therefore suggest the same, however many workers finish in whatever order.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """No setting is suggested together with others."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Nothing, as no setting is relative."""
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value drawn uniformly (on a log scale where the distribution says so)."""
+        generator = np.random.default_rng([self._seed, trial.number, zlib.crc32(param_name.encode())])
+        if isinstance(param_distribution, CategoricalDistribution):
+            return param_distribution.choices[int(generator.integers(len(param_distribution.choices)))]
+        if not isinstance(param_distribution, IntDistribution | FloatDistribution):
+            raise TypeError(f"{param_name}: cannot draw from {param_distribution!r}")
+        low, high, step = param_distribution.low, param_distribution.high, param_distribution.step
+        if param_distribution.log:
+            value = float(np.exp(generator.uniform(np.log(low), np.log(high))))
+            return value if isinstance(param_distribution, FloatDistribution) else min(max(round(value), low), high)
+        if step is None:
+            return float(generator.uniform(low, high))
+        drawn = low + int(generator.integers(round((high - low) / step) + 1)) * step
+        return int(drawn) if isinstance(param_distribution, IntDistribution) else round(float(drawn), 12)
+
+
+def make_sampler(name: str, seed: int, startup_trials: int) -> BaseSampler:
+    """The sampler of this name: `random`, `tpe`, `nsgaii` or `gp`.
+
+    Args:
+        name: as in `search.sampler`.
+        seed: of its random numbers.
+        startup_trials: trials drawn at random before a learning sampler begins to learn.
+    """
+    if name == "random":
+        return NumberedRandomSampler(seed)
+    if name == "tpe":
+        return TPESampler(seed=seed, n_startup_trials=startup_trials)
+    if name == "nsgaii":
+        return NSGAIISampler(seed=seed, population_size=max(4, startup_trials))
+    if name == "gp":
+        return GPSampler(seed=seed, n_startup_trials=startup_trials)
+    raise ValueError(f"search.sampler={name!r}: no such sampler; take random, tpe, nsgaii or gp")

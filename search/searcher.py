@@ -1,0 +1,140 @@
+"""Between Ray Tune and Optuna: Tune asks here for trials, and what they return is told to the Optuna study here.
+
+Ray's own `OptunaSearch` drops constraints, which makes an unsafe trial count as feasible, and leaves a trial whose objective is
+NaN RUNNING for ever. Here every trial ends COMPLETE with its constraints set before its values, or FAILED with its error.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import optuna
+from optuna.trial import Trial, TrialState
+from ray.tune.search import Searcher
+
+from search.config import StudyConfig
+from search.space import Space
+from search.trial import Row, constraints, objectives
+
+ROWS, ERROR, REFERENCES, QUIET = "rows", "error", "reference_rows", "quiet_figures"
+"""Names of user attributes: of a trial, its rows and error; of the study, reference rows and repeated measurements."""
+DIRECTIONS = {"model_size_mb": "minimize", "latency_ratio": "minimize"}
+
+
+class ParetoSearcher(Searcher):  # type: ignore[misc]
+    """Suggests trials from an Optuna study until it has `search.trials` of them; unfinished ones of an earlier run come first."""
+
+    def __init__(self, study: optuna.Study, config: StudyConfig) -> None:
+        super().__init__()
+        self.study = study
+        self._config = config
+        self._space = Space(config)
+        self._open: dict[str, Trial] = {}
+        self._last: dict[str, dict[str, Any]] = {}
+        self._unfinished = [
+            Trial(study, trial._trial_id) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune stores its searcher to restore itself from, which we do from the database."""
+        return {}
+
+    @property
+    def remaining(self) -> int:
+        """Trials still to run: those that an earlier run left unfinished, and new ones."""
+        return len(self._unfinished) + max(0, self._config.search.trials - len(self.study.get_trials(deepcopy=False)))
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Number and settings of the next trial, or that there is none."""
+        if not self.remaining:
+            return Searcher.FINISHED  # type: ignore[no-any-return]
+        trial = self._unfinished.pop(0) if self._unfinished else self.study.ask()
+        self._open[trial_id] = trial
+        return {"number": trial.number, "params": self._space.suggest(trial)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keep the latest report: a trial that raises reports its error and the rows so far before it ends."""
+        self._last[trial_id] = result
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the Optuna study how the trial ended."""
+        last = self._last.pop(trial_id, None) or {}
+        trial = self._open.pop(trial_id, None)
+        if trial is None:
+            return
+        report = result or last
+        rows: list[Row] = list(report.get(ROWS) or [])
+        problem = report.get(ERROR)
+        if error and not problem:
+            problem = "the trial's worker died without a word (killed, or out of memory); its stages so far are kept"
+        finish_trial(self.study, trial, self._config, rows, problem)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the Optuna study in its database is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the Optuna study in its database is the state."""
+
+
+def finish_trial(study: optuna.Study, trial: Trial, config: StudyConfig, rows: list[Row], problem: str | None) -> None:
+    """End a trial: FAILED with its error, or COMPLETE with constraints and objectives of its last model."""
+    names = config.search.objectives
+    values = objectives(rows[-1], names) if rows else []
+    if not problem and not rows:
+        problem = "the trial returned no measured model"
+    if not problem and not all(math.isfinite(value) for value in values):
+        wrong = ", ".join(
+            f"{name}={value}" for name, value in zip(names, values, strict=True) if not math.isfinite(value)
+        )
+        problem = f"objective is not finite: {wrong}"
+    if problem:
+        last = rows[-1] if rows else {}
+        settings = {name: value for name, value in trial.params.items() if "." in name}
+        failed = {
+            "study": config.study,
+            "stage": last.get("stage", "baseline"),
+            "status": "failed",
+            ERROR: problem,
+            **settings,
+        }
+        kept = [row for row in rows if row.get("model_key") and math.isfinite(row.get("f1_macro") or math.nan)]
+        trial.set_user_attr(ROWS, [*(row for row in kept if row.get("status") == "ok"), failed])
+        trial.set_user_attr(ERROR, problem)
+        study.tell(trial, state=TrialState.FAIL)
+        return
+    for name, value in constraints(rows[-1], config).items():
+        trial.set_constraint(name, value)
+    trial.set_user_attr(ROWS, rows)
+    study.tell(trial, values)
+
+
+def collected_rows(study: optuna.Study) -> list[Row]:
+    """Rows of `trials.parquet`: teacher and floor, then each model once, under the first trial by number that has it.
+
+    A trial that failed has a row of its own. Figures of the repeated, quiet measurement replace the first ones.
+    """
+    quiet: dict[str, Row] = study.user_attrs.get(QUIET, {})
+    rows: list[Row] = [{**row, "trial": None} for row in study.user_attrs.get(REFERENCES, [])]
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
+        rows += [{**row, "trial": trial.number} for row in trial.user_attrs.get(ROWS, [])]
+    seen: set[str] = set()
+    kept = []
+    for row in rows:
+        key = row.get("model_key")
+        if key is None or key not in seen:
+            kept.append({**row, **quiet.get(key or "", {})})
+        seen.add(key or "")
+    return kept
+
+
+def open_study(config: StudyConfig, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+    """The Optuna study of `study.db`, made if it is not there."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        study_name=config.study,
+        storage=f"sqlite:///{config.folder.resolve() / 'study.db'}",
+        sampler=sampler,
+        directions=[DIRECTIONS.get(name, "maximize") for name in config.search.objectives],
+        load_if_exists=True,
+    )

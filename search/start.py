@@ -1,0 +1,83 @@
+"""Before Ray starts: the study and its data checked together, and the results folder claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.data import Data, prepare
+from pipeline.errors import InputError
+from search.config import StudyConfig, check_paths, differences, load_study, resolve, to_yaml
+
+STUDY_FILE = "study.yaml"
+
+
+def checked(study: Path | None, overrides: Sequence[str], resume: bool) -> tuple[StudyConfig, Data]:
+    """The resolved study and its data; nothing is written.
+
+    Raises:
+        InputError: with every problem of the study file, the paths, the data and the folder to resume.
+    """
+    config = load_study(study, overrides)
+    problems = check_paths(config)
+    data = None
+    try:
+        data = prepare(config.data, config.teacher.folds)
+    except InputError as error:
+        problems += error.problems
+    if not problems:
+        config = resolve(config)
+        problems += resume_problems(config) if resume else []
+    if problems or data is None:
+        raise InputError(problems)
+    return config, data
+
+
+def resume_problems(config: StudyConfig) -> list[str]:
+    """What keeps the study in the results folder from going on with this config."""
+    file = config.folder / STUDY_FILE
+    if not file.is_file():
+        return []
+    try:
+        changed = differences(load_study(file), config)
+    except InputError as error:
+        return [f"{file}: cannot be resumed: {problem}" for problem in error.problems]
+    remedy = "set it back, or start anew without --resume"
+    return [f"--resume of {config.folder}: {line}; {remedy}" for line in changed]
+
+
+def claim_folder(config: StudyConfig, resume: bool) -> Path | None:
+    """Make the results folder and write `study.yaml` there.
+
+    An earlier study of the same name that is not resumed is moved aside, never overwritten.
+
+    Returns:
+        Where the earlier study went, if there was one.
+    """
+    moved = None
+    if not resume and (config.folder / STUDY_FILE).is_file():
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        moved = config.folder.with_name(f"{config.study}.{stamp}")
+        config.folder.rename(moved)
+    config.folder.mkdir(parents=True, exist_ok=True)
+    (config.folder / STUDY_FILE).write_text(to_yaml(config), encoding="utf-8")
+    return moved
+
+
+def with_absolute_paths(config: StudyConfig) -> StudyConfig:
+    """The study as workers, which have another working directory, can use it."""
+    teacher = config.teacher
+    if Path(teacher.model).is_dir():
+        teacher = teacher.model_copy(update={"model": str(Path(teacher.model).resolve())})
+    places = {"results_dir": str(Path(config.results_dir).resolve()), "storage": str(config.store_root.resolve())}
+    return config.model_copy(update={"teacher": teacher, **places})
+
+
+def data_summary(data: Data) -> str:
+    """One paragraph on the data: how much there is, what was dropped, how it was split, and whether it is synthetic."""
+    report = data.report
+    sizes = ", ".join(f"{name} {part['texts']:,}" for name, part in report["splits"].items())
+    dropped = f"{report['duplicate_rows']:,} duplicate rows dropped, {report['conflicting_texts']:,} texts with conflicting labels"
+    notice = f" {report['notice']}" if report["notice"] else ""
+    return f"{report['rows_used']:,} different comments of {report['source']} ({sizes}; {dropped}).{notice}"

@@ -1,0 +1,76 @@
+"""What the terminal shows when a study has ended: the front as a table, the files, and what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from evaluation.tables import describe_chain
+from search.config import StudyConfig
+from search.study import Outcome
+
+CLOSEST = 3
+DROPS = {"f1_drop": "macro F1", "critical_f1_drop": "critical F1", "critical_recall_drop": "critical recall"}
+
+
+def show(outcome: Outcome, config: StudyConfig, console: Console) -> None:
+    """Print the front, the closest misses when nothing is safe, and the paths of the files."""
+    console.print(front_table(outcome.front, outcome.recommended))
+    if outcome.finished and outcome.recommended.empty:
+        console.print("no compressed model is safe; the closest ones:", highlight=False)
+        for line in closest(outcome.trials, config):
+            console.print(f"  {escape(line)}", highlight=False)
+    console.print("files:")
+    for file in outcome.files:
+        console.print(f"  {escape(str(shortest(file)))}", highlight=False, soft_wrap=True)
+
+
+def front_table(front: pd.DataFrame, recommended: pd.DataFrame) -> Table:
+    """The front, smallest model first; a star marks what can be recommended."""
+    table = Table(title="Pareto front", caption="★ safe on validation, not unsafe on test", title_justify="left")
+    for name in ("", "chain", "F1 val", "F1 test", "MB", "× faster", "verdict"):
+        table.add_column(name, justify="left" if name in {"", "chain", "verdict"} else "right", overflow="fold")
+    for row in front.to_dict("records"):
+        table.add_row(
+            "★" if row["model_key"] in set(recommended["model_key"]) else "",
+            escape(describe_chain(row)),
+            f"{row['f1_macro']:.3f}",
+            f"{row['test_f1_macro']:.3f}" if "test_f1_macro" in row else "",
+            f"{row['model_size_mb']:.2f}",
+            f"{row['speedup_factor']:.2f}",
+            str(row["safety_verdict"]),
+        )
+    return table
+
+
+def closest(trials: pd.DataFrame, config: StudyConfig) -> list[str]:
+    """The compressed models that miss the limits by least, and what each misses."""
+    limits = {name: getattr(config.safety, f"max_{name}") for name in DROPS}
+    candidates: list[tuple[float, str]] = []
+    for row in trials[trials["model_key"].notna() & (trials["stage"] != "baseline")].to_dict("records"):
+        over = {name: _bound(row, name) - limit for name, limit in limits.items()}
+        missed = ", ".join(
+            f"{DROPS[name]} may drop by {_bound(row, name):.3f} (limit {limits[name]:g})"
+            for name, excess in over.items()
+            if excess > 0
+        )
+        needed = row.get("positives_needed")
+        hint = f"; {int(needed)} critical positives in validation would decide" if pd.notna(needed) else ""
+        candidates.append((max(over.values()), f"{describe_chain(row)}: {missed or row['safety_verdict']}{hint}"))
+    return [line for _, line in sorted(candidates)[:CLOSEST]]
+
+
+def _bound(row: dict[str, Any], name: str) -> float:
+    bound = row.get(f"{name}_upper")
+    return 1.0 if bound is None or pd.isna(bound) else float(bound)
+
+
+def shortest(file: Path) -> Path:
+    """The path from here where the file lies below, else the whole one."""
+    here = Path.cwd()
+    return file.resolve().relative_to(here) if file.resolve().is_relative_to(here) else file

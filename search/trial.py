@@ -1,0 +1,205 @@
+"""One trial: the whole chain on one worker, every model of it measured."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from evaluation.evaluator import CompressionEvaluator, LatencyConfig
+from evaluation.safety import SafetyLimits
+from pipeline.artifact import Artifact
+from pipeline.cache import Store
+from pipeline.classical import train_classical
+from pipeline.distil import distil
+from pipeline.prune import prune
+from pipeline.quantize import quantize
+from pipeline.teacher import train_teacher
+from search.config import StudyConfig
+from search.space import Space, flat_settings
+
+Row = dict[str, Any]
+Report = Callable[[str, Row | None], None]
+"""Told the stage that is at work, and then the row of the model that came out."""
+
+STORED_AS = {
+    "baseline": "teacher",
+    "after_kd": "distil",
+    "after_pruning": "prune",
+    "after_quantization": "quantize",
+    "classical": "classical",
+}
+"""Stage names of `trials.parquet`, and of the store."""
+DROPS = ("f1_drop", "critical_f1_drop", "critical_recall_drop")
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What every trial of a study works with on its node."""
+
+    config: StudyConfig
+    store: Store
+    data: Artifact
+
+    @classmethod
+    def open(cls, config: StudyConfig, data_key: str) -> Workbench:
+        """Find the study's data in its store.
+
+        Raises:
+            FileNotFoundError: this node does not see the store that the study was prepared in.
+        """
+        store = Store(config.store_root)
+        data = store.find("data", data_key)
+        if data is None:
+            raise FileNotFoundError(
+                f"{store.root}: no data {data_key[:12]}; does this node see the folder of `storage`?"
+            )
+        return cls(config, store, data)
+
+    def evaluator(self, teacher: Artifact) -> CompressionEvaluator:
+        """The study's rules of measuring, against this teacher."""
+        return CompressionEvaluator(
+            store=self.store,
+            data=self.data,
+            teacher=teacher,
+            limits=safety_limits(self.config),
+            priorities=self.config.priorities or None,
+            tradeoff_weights=self.config.tradeoff_weights,
+            latency=LatencyConfig(**self.config.measure.model_dump()),
+            bootstrap_rounds=self.config.safety.rounds,
+        )
+
+    def teacher(self) -> Artifact:
+        """The study's teacher, trained once."""
+        return self.store.run(train_teacher, self.config.teacher, self.data)
+
+
+def safety_limits(config: StudyConfig) -> SafetyLimits:
+    """The study's limits on what may be lost against the teacher."""
+    safety = config.safety
+    return SafetyLimits(
+        critical_label=config.critical_label,
+        max_f1_drop=safety.max_f1_drop,
+        max_critical_f1_drop=safety.max_critical_f1_drop,
+        max_critical_recall_drop=safety.max_critical_recall_drop,
+        confidence=safety.confidence,
+    )
+
+
+def run_trial(bench: Workbench, params: Mapping[str, Any], report: Report) -> list[Row]:
+    """Teacher, student, sparse and compact model, each measured; stops before pruning when the student is far from safe.
+
+    Args:
+        bench: config, store and data of the study.
+        params: what the sampler suggested, `{"distil.method": …}`.
+        report: told each stage as it begins, and each row as it is measured.
+
+    Returns:
+        One row for each model that this chain has beyond the teacher, in the chain's order; of a chain of `none`s, the
+        teacher's.
+    """
+    config, store, data = bench.config, bench.store, bench.data
+    distil_config, prune_config, quantize_config = Space(config).configs(params)
+    settings: Row = {}
+    rows: list[Row] = []
+
+    report("teacher", None)
+    teacher = bench.teacher()
+    evaluator = bench.evaluator(teacher)
+
+    def measured(stage: str, model: Artifact, parent: Artifact, applied: Row) -> bool:
+        """Measure a new model; whether the chain should go on from it."""
+        settings.update(applied)
+        if model.key == parent.key:
+            return True
+        rows.append(measure(evaluator, stage, model, settings) | {"study": config.study})
+        report(stage, rows[-1])
+        return stage != "after_kd" or not far_from_safe(rows[-1], config)
+
+    report("distil", None)
+    student = store.run(distil, distil_config, data, teacher)
+    if not measured("after_kd", student, teacher, flat_settings("distil", distil_config)):
+        rows[-1]["status"] = "stopped_unsafe"
+        return rows
+
+    report("prune", None)
+    sparse = store.run(prune, prune_config, data, student, teacher)
+    measured("after_pruning", sparse, student, flat_settings("prune", prune_config))
+
+    report("quantize", None)
+    compact = store.run(quantize, quantize_config, data, sparse)
+    measured("after_quantization", compact, sparse, flat_settings("quantize", quantize_config))
+    return rows or [measure(evaluator, "baseline", teacher, {}) | {"study": config.study}]
+
+
+def reference_rows(bench: Workbench, report: Report) -> Iterator[Row]:
+    """The rows that every study has before its first trial: the teacher and the classical floor."""
+    report("teacher", None)
+    teacher = bench.teacher()
+    evaluator = bench.evaluator(teacher)
+    yield measure(evaluator, "baseline", teacher, {}) | {"study": bench.config.study}
+    report("classical", None)
+    floor = bench.store.run(train_classical, bench.config.classical, bench.data)
+    yield measure(evaluator, "classical", floor, {}) | {"study": bench.config.study}
+
+
+def measure(evaluator: CompressionEvaluator, stage: str, model: Artifact, settings: Mapping[str, Any]) -> Row:
+    """The row of `trials.parquet` for one model, but for study and trial."""
+    metrics = evaluator.evaluate_model(model, stage)
+    safety = evaluator.safety(model, "validation").to_flat_dict()
+    del safety["safe_for_deployment"]
+    return {
+        "stage": stage,
+        "model_key": model.key,
+        "parent_key": model.parent_key,
+        "status": "ok",
+        "error": None,
+        "cache_hit": model.cache_hit,
+        "stage_seconds": model.seconds,
+        "node": platform.node(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **settings,
+        **metrics.to_flat_dict(),
+        **evaluator.scores(
+            metrics.f1_macro, metrics.critical_f1, metrics.size_compression_ratio, metrics.speedup_factor
+        ),
+        **safety,
+    }
+
+
+def objectives(row: Mapping[str, Any], names: tuple[str, ...]) -> list[float]:
+    """The row's values of the study's objectives; NaN where it has none."""
+    derived = {"latency_ratio": 1.0 / row["speedup_factor"] if row.get("speedup_factor") else None}
+    values = [derived[name] if name in derived else row.get(name) for name in names]
+    return [math.nan if value is None else float(value) for value in values]
+
+
+def constraints(row: Mapping[str, Any], config: StudyConfig) -> dict[str, float]:
+    """How far each drop is beyond its limit: feasible at 0 or below. A drop that is not known counts as the worst."""
+    limits = {name: float(getattr(config.safety, f"max_{name}")) for name in DROPS}
+    drops = {name: row.get(name) for name in DROPS}
+    return {
+        name: 1.0 if drop is None or math.isnan(drop) else float(drop) - limits[name] for name, drop in drops.items()
+    }
+
+
+def far_from_safe(row: Mapping[str, Any], config: StudyConfig) -> bool:
+    """Whether a drop is beyond its limit by more than the study's margin: pruning and quantizing will not bring it back."""
+    return max(constraints(row, config).values()) > config.search.stop_margin
+
+
+def find_model(store: Store, row: Mapping[str, Any]) -> Artifact:
+    """The stored model of a row.
+
+    Raises:
+        FileNotFoundError: it is no longer in the store.
+    """
+    found = store.find(STORED_AS[row["stage"]], row["model_key"])
+    if found is None:
+        raise FileNotFoundError(
+            f"{store.root}: model {row['model_key'][:12]} is gone; run the study again to rebuild it"
+        )
+    return found
