@@ -30,6 +30,8 @@ from pipeline.runtime import Classifier, EagerClassifier, load_classifier, load_
 from pipeline.thresholds import best_label_thresholds
 
 MEMORY_COMMENTS = 64
+SEEDS = {"search": 0, "quiet": 1}
+"""Of the comments drawn: the second session does not repeat the first."""
 SplitName = Literal["validation", "test"]
 
 
@@ -50,6 +52,8 @@ class LatencyConfig(Config):
     """Threads of every model."""
     machine: str = ""
     """Processor and cores."""
+    session: Literal["search", "quiet"] = "search"
+    """`search` measures while other trials compute; `quiet` when nothing else of the study runs."""
 
 
 @stage("predictions", version=1)
@@ -70,10 +74,11 @@ def measure_speed(config: LatencyConfig, folder: Path, data: Artifact, model: Ar
     return latency_figures(config, model.path, teacher.path, load_data(data.path).validation.texts)
 
 
-def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: list[str], seed: int = 0) -> dict[str, float]:
+def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: list[str]) -> dict[str, float]:
     """All latency, throughput and memory fields of `CompressionStageMetrics`, alone on the machine's measuring slot."""
     import torch
 
+    seed = SEEDS[config.session]
     threads = torch.get_num_threads()
     with node_slot():
         torch.set_num_threads(config.threads)
@@ -161,9 +166,8 @@ class CompressionEvaluator:
 
     def evaluate_model(self, model: Artifact, stage: str) -> CompressionStageMetrics:
         """Every field: quality on validation, size of the files, latency beside the teacher."""
-        protocol = self.latency.model_copy(update={"machine": machine()})
         size = self.size(model)
-        speed = self.store.run(measure_speed, protocol, self.data, model, self.teacher).notes
+        speed = self.speed(model)
         quality = self.classification(model, "validation")
         quality.pop("undefined", None)
         return CompressionStageMetrics(
@@ -174,6 +178,11 @@ class CompressionEvaluator:
             **quality,
             **speed,
         )
+
+    def speed(self, model: Artifact, session: Literal["search", "quiet"] = "search") -> dict[str, float]:
+        """The latency, throughput and memory fields of `CompressionStageMetrics`, measured once a session and machine."""
+        protocol = self.latency.model_copy(update={"machine": machine(), "session": session})
+        return self.store.run(measure_speed, protocol, self.data, model, self.teacher).notes
 
     def size(self, model: Artifact) -> dict[str, Any]:
         """The size fields of `CompressionStageMetrics`."""

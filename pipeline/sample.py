@@ -57,6 +57,8 @@ _ROLES = {
     "call": "আসুন কিনুন জিতুন ঢুকুন",
     "ask": "কেন কীভাবে কারা কতক্ষণ",
     "adverb": "খুব একেবারে আসলেই সত্যি অনেক আবার",
+    "topic": "বৃষ্টি নৌকা মেলা ক্রিকেট ইলিশ বিকেল",
+    "event": "দেখলাম হচ্ছে আসছে লাগছে",
     "filler": (
         "আর তবে মানে শুনছি দেখি ভাবছি হয়তো কাল সকালে রাতে কথা মানুষ দেশ দিন আলো নদী পাখি জানি বলছি এই তাই কিন্তু "
         "এখানে পথে ঘরে চা ভাত মাছ আকাশ শেষে মনে পাশে"
@@ -136,7 +138,7 @@ def _clauses(kinds: tuple[str, ...]) -> _Ints:
 
 
 # Kind 0 is the absent clause; kind 1 + 5 * group + label the others.
-_KINDS = np.vstack([np.zeros((1, 4), dtype=np.int64), _clauses((*_BLUNT, *_MILD, *_BLUNT_OF_OTHERS, *_MILD_OF_OTHERS, *_BLUNT_DENIED, *_MILD_DENIED, *_SEVERE))])
+_KINDS = np.vstack([np.zeros((1, 4), dtype=np.int64), _clauses((*_BLUNT, *_MILD, *_BLUNT_OF_OTHERS, *_MILD_OF_OTHERS, *_BLUNT_DENIED, *_MILD_DENIED, *_SEVERE, 'topic event', 'topic event', 'topic event', 'topic event', 'topic event'))])
 
 
 def _draw_labels(rng: np.random.Generator) -> npt.NDArray[np.bool_]:
@@ -158,7 +160,7 @@ def _draw_kinds(labels: npt.NDArray[np.bool_], wry: npt.NDArray[np.bool_], rng: 
     group[labels & (rng.random(labels.shape) < _SEV)] = 6
     about = 1 + label + 5 * group
     about[(rng.random(labels.shape) >= _HARMLESS_RATES) & ~labels] = 0
-    plain = 1 + label[rng.integers(5, size=(_BLOCK, 6))] + 5 * rng.integers(2, 4, size=(_BLOCK, 6))
+    plain = 1 + label[rng.integers(5, size=(_BLOCK, 6))] + 5 * np.where(rng.random((_BLOCK, 6)) < float(os.environ.get('LOC', .15)), rng.integers(2, 4, size=(_BLOCK, 6)), 7)
     wanted = np.clip(np.floor(rng.lognormal(float(os.environ.get("PL", 0)), 0.8, size=(_BLOCK, 1))), 0, 6)
     plain[np.arange(6) >= wanted] = 0
     kinds = np.hstack([about, plain])

@@ -109,7 +109,7 @@ class SafetyConfig(Config):
     """Largest drop of the critical label's recall, absolute."""
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     """Level of the one-sided upper bound of each drop."""
-    rounds: int = Field(2000, ge=100, le=1_000_000)
+    rounds: int = Field(10_000, ge=100, le=1_000_000)
     """Rounds of the paired bootstrap."""
 
 

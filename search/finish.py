@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.evaluator import LatencyConfig, latency_figures
 from pipeline.artifact import Artifact
 from search.trial import Row, Workbench, find_model
 
 TEST = "test_"
-QUIET_SEED = 1
 
 
 def measure_again(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> dict[str, Row]:
     """Latency figures of these rows' models measured anew, and what follows from them, by `model_key`."""
-    teacher = bench.teacher()
-    evaluator = bench.evaluator(teacher)
-    protocol = LatencyConfig(**bench.config.measure.model_dump())
-    texts = evaluator.splits["validation"].texts
+    evaluator = bench.evaluator(bench.teacher())
     figures: dict[str, Row] = {}
     for row in rows:
         model = find_model(bench.store, row)
-        again = latency_figures(protocol, model.path, teacher.path, texts, seed=QUIET_SEED)
+        again = evaluator.speed(model, "quiet")
         scores = evaluator.scores(
             row["f1_macro"], row["critical_f1"], row["size_compression_ratio"], again["speedup_factor"]
         )

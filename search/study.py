@@ -136,7 +136,9 @@ class StudyRun:
                 name="tune",
                 storage_path=str(self.config.folder.resolve()),
                 callbacks=[progress],
-                progress_reporter=TableAtTheEnd(metric_columns=SHOWN_BY_TUNE, max_progress_rows=50),
+                progress_reporter=TableAtTheEnd(
+                    metric_columns=SHOWN_BY_TUNE, parameter_columns={"number": "trial"}, max_progress_rows=50
+                ),
                 verbose=1,
             ),
         )

@@ -1,0 +1,24 @@
+.PHONY: search test check clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+search: .venv/ready            ## the main job on the embedded sample, one local worker node
+	$(BIN)/python search/pareto.py
+
+test: .venv/ready              ## every test
+	$(BIN)/python -m pytest
+
+check: .venv/ready             ## lint, format, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:                         ## what the set-up and the tools made; results stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info
