@@ -1,6 +1,7 @@
 """From a model artifact to `CompressionStageMetrics` and its safety against the teacher.
 
-Predictions and latency are stages of their own: a model that was measured once on this kind of machine is not measured again.
+Predictions and latency are stages of their own: a model that was measured once on this kind of machine is not measured
+again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from evaluation.latency import machine, measure_latency, node_slot, paired_speedup, peak_memory_mb, summarise, throughput
+from evaluation.latency import (
+    machine,
+    measure_latency,
+    node_slot,
+    paired_speedup,
+    peak_memory_mb,
+    summarise,
+    throughput,
+)
 from evaluation.metrics import classification_metrics
 from evaluation.safety import SafetyLimits, SafetyResult, check_safety_thresholds
 from evaluation.size import measure_size
@@ -152,12 +161,13 @@ class CompressionEvaluator:
 
     def safety(self, model: Artifact, split: SplitName) -> SafetyResult:
         """The model's drops against the teacher on a split, with bounds and verdict."""
-        predictions = [
+        baseline, candidate = (
             (self.probabilities(one, split) >= self.thresholds(one)).astype(np.int8) for one in (self.teacher, model)
-        ]
+        )
         return check_safety_thresholds(
             self.splits[split].labels,
-            *predictions,
+            baseline,
+            candidate,
             self.label_columns,
             self.limits,
             rounds=self.bootstrap_rounds,
@@ -179,8 +189,8 @@ class CompressionEvaluator:
             **speed,
         )
 
-    def speed(self, model: Artifact, session: Literal["search", "quiet"] = "search") -> dict[str, float]:
-        """The latency, throughput and memory fields of `CompressionStageMetrics`, measured once a session and machine."""
+    def speed(self, model: Artifact, session: Literal["search", "quiet"] = "search") -> Notes:
+        """The latency, throughput and memory fields of `CompressionStageMetrics`, once a session and machine."""
         protocol = self.latency.model_copy(update={"machine": machine(), "session": session})
         return self.store.run(measure_speed, protocol, self.data, model, self.teacher).notes
 

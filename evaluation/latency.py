@@ -1,7 +1,7 @@
 """How long a caller waits: text in, probabilities out, baseline and candidate in turns.
 
-Absolute times drift with the machine's mood; the ratio of two neighbouring requests on the same comment hardly does. So every
-comment is answered by all models one right after the other, and the speed-up is the median of the paired ratios.
+Absolute times drift with the machine's mood; the ratio of two neighbouring requests on the same comment hardly does. So
+every comment is answered by all models one right after the other, and the speed-up is the median of the paired ratios.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def paired_speedup(
 ) -> tuple[float, float, float]:
     """Median ratio baseline / candidate over neighbouring requests, with its interval.
 
-    The interval is the distribution-free one of a median: the order statistics whose ranks a binomial(n, 1/2) leaves out
-    with probability 1 - confidence (Conover 1999, Practical Nonparametric Statistics, section 3.2).
+    The interval is the distribution-free one of a median: the order statistics whose ranks a binomial(n, 1/2) leaves
+    out with probability 1 - confidence (Conover 1999, Practical Nonparametric Statistics, section 3.2).
 
     Args:
         baseline_ms: [rounds].
@@ -130,7 +130,7 @@ def summarise(times_ms: NDArray[np.float64]) -> dict[str, float]:
 
 
 def peak_memory_mb(folder: Path, texts: Sequence[str], threads: int) -> float:
-    """Peak resident set of a fresh process that loads the model and answers `texts`, above its size before loading, MiB."""
+    """Peak resident set of a fresh process that loads the model and answers `texts`, above the size before it, MiB."""
     program = Path(__file__).with_name("memory_probe.py")
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run(

@@ -18,8 +18,9 @@ def measure_size(folder: Path) -> dict[str, float | int | None]:
     """Bytes and numbers of the deployable weight files in a model folder.
 
     Returns:
-        `model_size_mb` and `download_size_mb` (after zstd) in MiB, `num_parameters` (every stored weight, quantized ones
-        too), `num_trainable_params` (None where only the deployed form is left), `sparsity_percent` over all of them, and `prunable_sparsity_percent` over the matrices of linear layers.
+        `model_size_mb` and `download_size_mb` (after zstd) in MiB, `num_parameters` (every stored weight, quantized
+        ones too), `num_trainable_params` (None where only the deployed form is left), `sparsity_percent` over all of
+        them, and `prunable_sparsity_percent` over the matrices of linear layers.
     """
     files = [folder / name for name in load_deployment(folder).weight_files]
     weights = zeros = prunable = prunable_zeros = 0

@@ -15,7 +15,7 @@ Notes = dict[str, Any]
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished folder of the store. Its weights are safetensors, ONNX or NumPy without pickle; the rest is JSON or Parquet."""
+    """A finished folder of the store: weights in safetensors, ONNX or NumPy without pickle; else JSON or Parquet."""
 
     key: str
     """SHA-256, 64 hex digits, over everything that decides the content."""
@@ -47,8 +47,8 @@ class Artifact:
 class Stage:
     """A named, versioned function from config and input artifacts to the files of one folder.
 
-    `build(config, folder, *inputs)` reads only its arguments and writes only below `folder`. The version is raised when the
-    behaviour changes, so that artifacts of the old behaviour are no longer found.
+    `build(config, folder, *inputs)` reads only its arguments and writes only below `folder`. The version is raised when
+    the behaviour changes, so that artifacts of the old behaviour are no longer found.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The content-addressed store: a stage runs once for each key, however many workers ask and however often they die.
 
-A folder `<root>/<stage>/<key>/` is complete by construction: it is built under a temporary name, the manifest is written last,
-and then it is renamed. Whoever builds holds a lock that the operating system frees when its process ends.
+A folder `<root>/<stage>/<key>/` is complete by construction: it is built under a temporary name, the manifest is
+written last, and then it is renamed. Whoever builds holds a lock that the operating system frees when its process ends.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Store:
     def run(self, stage: Stage, config: Config, *inputs: Artifact) -> Artifact:
         """The stage's artifact, built now or found.
 
-        The first input is the data where there is any, the second the model that the stage works on. A stage whose method is
-        `none` passes that model on unchanged.
+        The first input is the data where there is any, the second the model that the stage works on. A stage whose
+        method is `none` passes that model on unchanged.
         """
         if isinstance(config, StageConfig) and config.method == "none":
             return inputs[1]
@@ -95,29 +95,47 @@ class Store:
         facts = {"version": stage.version, "config": config.key_fields(), "parents": parents, "data": data}
         return self.add(stage.name, key, build, facts)
 
-    def add(self, stage: str, key: str, build: Callable[[Path], Notes], facts: dict[str, Any] | None = None) -> Artifact:
-        """The artifact under `key`, built by `build(folder)` if it is not there; only one process builds, others wait."""
+    def add(
+        self, stage: str, key: str, build: Callable[[Path], Notes], facts: dict[str, Any] | None = None
+    ) -> Artifact:
+        """The artifact under `key`, built by `build(folder)` if it is not there; one process builds, others wait."""
         found = self.find(stage, key)
         if found:
             return found
+        facts = facts or {"parents": [], "config": {}}
         with self._lock(stage, key):
-            return self.find(stage, key) or self._build(stage, key, build, facts or {"parents": [], "config": {}})
+            return self._look_or_set_aside(stage, key) or self._build(stage, key, build, facts)
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The artifact if it is stored and whole; a damaged one is set aside, and reported."""
-        path = self.root / stage / key
-        if not (path / MANIFEST).is_file():
-            return None
         try:
-            manifest = self._verify(path, key)
+            return self._look(stage, key)
+        except DamagedArtifact:
+            with self._lock(stage, key):
+                return self._look_or_set_aside(stage, key)
+
+    def _look(self, stage: str, key: str) -> Artifact | None:
+        """The artifact if it is stored.
+
+        Raises:
+            DamagedArtifact: it is stored, but not whole.
+        """
+        path = self.root / stage / key
+        if not path.is_dir():
+            return None
+        return Artifact(key, stage, path, self._verify(path, key), cache_hit=True)
+
+    def _look_or_set_aside(self, stage: str, key: str) -> Artifact | None:
+        """`find` for the holder of the key's lock: what it moves cannot be what another process has just built anew."""
+        try:
+            return self._look(stage, key)
         except DamagedArtifact as error:
             aside = self.root / ".damaged" / f"{stage}-{key}-{time.time_ns()}"
             aside.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # another process has set it aside
-                path.rename(aside)
+            (self.root / stage / key).rename(aside)
+            self._verified.discard(key)
             log.warning("%s; it was moved to %s and is built again", error, aside)
             return None
-        return Artifact(key, stage, path, manifest, cache_hit=True)
 
     @contextmanager
     def _lock(self, stage: str, key: str) -> Iterator[None]:
@@ -167,7 +185,7 @@ class Store:
         return Artifact(key, stage, final, json.loads((final / MANIFEST).read_text(encoding="utf-8")))
 
     def _verify(self, path: Path, key: str) -> dict[str, Any]:
-        """The manifest, after comparing sizes, and digests when this store object meets the artifact for the first time."""
+        """The manifest, after comparing sizes, and digests when this store object first meets the artifact."""
         try:
             manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
             files: dict[str, dict[str, Any]] = manifest["files"]

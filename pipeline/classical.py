@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,8 +30,8 @@ def train_classical(config: ClassicalConfig, folder: Path, data: Artifact) -> No
     )
     features = vectorizer.fit_transform(comments.train.texts)
     fits = [
-        LogisticRegression(C=config.inverse_regularization, max_iter=1000, random_state=config.seed).fit(features, column)
-        for column in comments.train.labels.T
+        LogisticRegression(C=config.inverse_regularization, max_iter=1000, random_state=config.seed).fit(features, y)
+        for y in comments.train.labels.T
     ]
     np.savez(
         folder / COEFFICIENTS,

@@ -1,7 +1,7 @@
 """Typed, frozen configuration of every stage.
 
-A stage's config holds only what changes its result: devices, threads, workers and paths stay outside, so that they never
-change a cache key.
+A stage's config holds only what changes its result: devices, threads, workers and paths stay outside, so that they
+never change a cache key.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class QuantizeConfig(StageConfig):
     """The number format of the deployed weights (CPU target: ONNX Runtime)."""
 
     method: Literal["none", "fp16", "int8_dynamic"] = "none"
-    """`none` (FP32); `fp16` stores half precision and computes in FP32; `int8_dynamic` stores and multiplies in int8."""
+    """`none` (FP32); `fp16` stores half precision, computes in FP32; `int8_dynamic` stores and multiplies in int8."""
 
 
 class ClassicalConfig(Config):

@@ -60,7 +60,8 @@ def encoder_layers(model: TextClassifier) -> nn.ModuleList:
     for module in model.encoder.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
-    raise ValueError(f"{type(model.encoder).__name__}: no list of {depth} layers found; this architecture cannot be shrunk")
+    name = type(model.encoder).__name__
+    raise ValueError(f"{name}: no list of {depth} layers found; this architecture cannot be shrunk")
 
 
 def build_pretrained(folder: str, labels: int, pooling: Pooling, dropout: float) -> TextClassifier:
@@ -72,7 +73,7 @@ def build_pretrained(folder: str, labels: int, pooling: Pooling, dropout: float)
 def _without_pooler(encoder: nn.Module) -> nn.Module:
     """The encoder without the pretraining's pooler, which we do not use and would only store."""
     if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None
+        encoder.register_module("pooler", None)
     return encoder
 
 
@@ -87,12 +88,12 @@ def build_scratch(config: TeacherConfig, labels: int, vocabulary: int) -> TextCl
         max_position_embeddings=config.max_tokens,
         pad_token_id=SPECIAL_TOKENS.index("[PAD]"),
     )
-    encoder = AutoModel.from_config(encoder_config)
+    encoder = AutoModel.from_config(encoder_config)  # type: ignore[no-untyped-call]
     return TextClassifier(_without_pooler(encoder), labels, config.pooling, config.dropout)
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
-    """A WordPiece tokenizer of at most `vocabulary` tokens learnt from `texts`; the same texts give the same tokenizer."""
+    """A WordPiece tokenizer of at most `vocabulary` tokens learnt from `texts`; equal texts give equal tokenizers."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -137,7 +138,7 @@ def load_model(folder: Path) -> TextClassifier:
     """The model that `save_model` wrote, on CPU, in FP32."""
     head: dict[str, Any] = json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8"))
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    encoder = _without_pooler(AutoModel.from_config(config, dtype=torch.float32))
+    encoder = _without_pooler(AutoModel.from_config(config, dtype=torch.float32))  # type: ignore[no-untyped-call]
     model = TextClassifier(encoder, head["labels"], head["pooling"], head["dropout"])
     model.load_state_dict(load_file(folder / WEIGHTS))
     return model

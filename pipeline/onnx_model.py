@@ -22,8 +22,8 @@ INPUTS, OUTPUT = ["input_ids", "attention_mask"], "logits"
 def export_onnx(model: TextClassifier, path: Path) -> None:
     """Write the model in FP32 with free batch and token axes.
 
-    The TorchScript exporter is used for its speed (0.5 to 2 s where the dynamo exporter takes 5 to 13 s), which a search pays
-    for every model.
+    The TorchScript exporter is used for its speed (0.5 to 2 s where the dynamo exporter takes 5 to 13 s): a search pays
+    it for every model.
     """
     ids = torch.ones((2, 8), dtype=torch.int64)
     axes = {0: "batch", 1: "tokens"}

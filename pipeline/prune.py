@@ -17,9 +17,9 @@ from pipeline.tokens import Tokens
 from pipeline.training import INFERENCE_BATCH, Recipe, pad_token_id, seeded, train
 
 
-@stage("prune", version=1)
+@stage("prune", version=2)
 def prune(config: PruneConfig, folder: Path, data: Artifact, student: Artifact, teacher: Artifact) -> Notes:
-    """Prune the linear layers of the student's encoder, then fine-tune the rest under the mask with the teacher's help."""
+    """Prune the student's linear layers, and fine-tune the rest under its mask, taught by the teacher."""
     _, examples, validation = teacher_examples(data, teacher)
     model = load_model(student.path).eval()
     targets = prunable(model)
@@ -35,7 +35,7 @@ def prune(config: PruneConfig, folder: Path, data: Artifact, student: Artifact, 
     def hold_mask() -> None:
         with torch.no_grad():
             for name, layer in targets.items():
-                layer.weight.mul_(masks[name])
+                layer.weight.masked_fill_(masks[name] == 0, 0.0)  # a product leaves -0.0, which zstd packs badly
 
     hold_mask()
     history = []
@@ -80,7 +80,7 @@ def wanda_mask(weight: Tensor, input_norms: Tensor, sparsity: float) -> Tensor:
 
 
 def _keep_largest(scores: Tensor, sparsity: float) -> Tensor:
-    """Ones where a row's scores are largest, zeros for its `round(sparsity * columns)` smallest; the first of equals goes."""
+    """Zeros for each row's `round(sparsity * columns)` smallest scores, ones elsewhere; the first of equals goes."""
     dropped = scores.argsort(dim=1, stable=True)[:, : round(sparsity * scores.shape[1])]
     return torch.ones_like(scores).scatter_(1, dropped, 0.0)
 

@@ -29,7 +29,7 @@ class Deployment:
     max_tokens: int = 0
     pad_id: int = 0
     batch_invariant: bool = True
-    """Whether a comment's logits are the same in any batch; dynamic quantization scales by the batch, so there they are not."""
+    """Whether a comment's logits are the same in any batch: dynamic quantization scales by the batch."""
 
     def save(self, folder: Path) -> None:
         """Write `deploy.json`."""
@@ -99,8 +99,9 @@ class EagerClassifier:
         import torch
 
         with torch.inference_mode():
-            logits: NDArray[np.float32] = self.model(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).numpy()
-        return logits
+            logits = self.model(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
+        answer: NDArray[np.float32] = logits.numpy()
+        return answer
 
 
 def load_classifier(folder: Path, threads: int = 1) -> Classifier:

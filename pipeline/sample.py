@@ -1,13 +1,11 @@
 """The embedded sample: a seeded generator of synthetic Bangla-script comments.
 
-A comment is a shuffled row of short clauses. Words alone decide little: a label holds when the *roles* of one clause
-agree, and nearly every word of an agreeing clause also occurs in clauses that mean no harm. An insult counts when
-it is said of "you" and not negated; harm counts when it is promised (future) to "you"; a religious term counts when it
-is what the scorn is about; a contact counts when the reader is called to it. The vocabulary is mild or made up.
+A comment is a shuffled row of short clauses, said in earnest or wryly. Words alone decide little, because a label holds
+when several words agree: blunt words harm when they are meant, mild words of the same subject harm when they are wry
+("how gifted you are" as mockery), and neither harms when it is denied, in the past, or about somebody or something
+else. Only the severe words, which have many endings, tell by themselves. The vocabulary is mild or made up.
 """
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,36 +17,47 @@ import pyarrow.parquet as pq
 SAMPLE_LABELS: tuple[str, ...] = ("bully", "sexual", "religious", "threat", "spam")
 NOTICE = "The comments of the embedded sample are synthetic: a seeded program composed them, nobody wrote them."
 
+_LABELS = len(SAMPLE_LABELS)
 _BLOCK = 1024  # rows that share one random generator; changing it changes every sample
-_VARIANTS = 12  # misspellings kept for each word
-_MISSPELT = 0.06  # share of words that are misspelt
-_COPIED = 0.012  # share of comments that repeat another one of their block
+_RATES = np.array([0.50, 0.16, 0.14, 0.15, 0.10])  # share of comments with the label, before noise
+_RATES_IF_BULLY = np.array([1.0, 0.20, 0.15, 0.21, 0.04])  # the same among the comments that bully
+_DECOY_RATES = np.array([0.75, 0.30, 0.30, 0.30, 0.25])  # share of comments without the label that speak of its subject
+_WRY = 0.23  # share of comments that are wry
+_SEVERE = 0.35  # share of a label's positives that say it with a severe word
+_DECOY_GROUPS = np.array([0.94, 0.97])  # up to here decoys miss by tone, by whom they are about; beyond, by denial
+_ASIDES = 0.06  # share of plain clauses that say a label's words of somebody else
 _LABEL_NOISE = 0.012  # share of a label's positives that lose it; as many negatives gain it
+_COPIED = 0.012  # share of comments that repeat another one of their block
+_MISSPELT = 0.06  # share of words that are misspelt
+_MISSPELLINGS = 12  # misspellings known of each word
+_PLAIN = 6  # most plain clauses in a comment
+_TAIL = 24  # most filler words at the end of a comment
 
 _Ints = npt.NDArray[np.int64]
+_Bools = npt.NDArray[np.bool_]
 _Strings = npt.NDArray[np.object_]
 
-# Role -> words. "" is the empty role: it adds no word to the comment.
+# Role -> words. Pairs such as "you" and "other" share their endings, so that characters across the gap between two
+# words do not tell the pairs apart.
 _ROLES = {
-    "": "",
+    "nothing": "",
     "meant": "শোনো সোজাসুজি স্পষ্ট",
     "wry": "বাহ আহা সাবাস",
     "you": "তুমি আপনি তোমরা তোরা",
     "other": "আমি উনি আমরা ওরা",
     "insult": "বোকা গাধা ছাগল পাজি",
     "kind": "বন্ধু মেধাবী ভদ্র শিল্পী",
-    "not": "না নয়",
     "your": "তোমার তোদের আপনার",
     "their": "আমার ওদের দাদার",
     "lewd": "রসলুলু টুংকা লটপট চুমকুড়ি",
     "own": "গান ছবি রান্না বাড়ি",
-    "youacc": "তোমাকে তোদেরকে আপনাকে",
-    "otheracc": "আমাকে ওদেরকে দাদাকে",
+    "at_you": "তোমাকে তোদেরকে আপনাকে",
+    "at_other": "আমাকে ওদেরকে দাদাকে",
     "harm": "পিটুনি ধাক্কা ঘুষি গুঁতা",
     "gift": "ফুল মিষ্টি খবর দাওয়াত",
     "will": "লাগাব পাঠাব",
     "did": "লাগাল পাঠাল",
-    "faith": "মন্দিরটা মসজিদটা গির্জাটা পূজাটা",
+    "faith": "মন্দিরটা মসজিদটা গির্জাটা পূজাটা নামাজটা",
     "thing": "খেলাটা নাটকটা বাজারটা সিনেমাটা",
     "scorn": "জঘন্য ফালতু ভণ্ডামি হাস্যকর",
     "praise": "সুন্দর চমৎকার পবিত্র দারুণ",
@@ -56,134 +65,136 @@ _ROLES = {
     "place": "স্কুলটায় গ্রামটায় মাঠটায় দোকানটায়",
     "call": "আসুন কিনুন জিতুন ঢুকুন",
     "ask": "কেন কীভাবে কারা কতক্ষণ",
-    "adverb": "খুব একেবারে আসলেই সত্যি অনেক আবার",
+    "not": "না নয়",
     "topic": "বৃষ্টি নৌকা মেলা ক্রিকেট ইলিশ বিকেল",
     "event": "দেখলাম হচ্ছে আসছে লাগছে",
-    "filler": (
-        "আর তবে মানে শুনছি দেখি ভাবছি হয়তো কাল সকালে রাতে কথা মানুষ দেশ দিন আলো নদী পাখি জানি বলছি এই তাই কিন্তু "
-        "এখানে পথে ঘরে চা ভাত মাছ আকাশ শেষে মনে পাশে"
-    ),
+    "adverb": "খুব একেবারে আসলেই সত্যি অনেক আবার",
+    "filler": "আর তবে মানে শুনছি দেখি ভাবছি হয়তো কাল সকালে রাতে কথা মানুষ দেশ দিন আলো নদী পাখি জানি বলছি এই তাই কিন্তু "
+    "এখানে পথে ঘরে চা ভাত মাছ আকাশ শেষে মনে পাশে",
     "mark": "। ! ? !! ... ,",
     "smile": "\U0001f602 \U0001f61c \U0001f923",
     "frown": "\U0001f621 \U0001f44e \U0001f612",
 }
+_STEMS = {
+    "vile_insult": "বান্দর রামছাগল হনুমান গর্দভ উজবুক",
+    "vile_lewd": "ফুলঝুম লালাঝর রসগুল টিপাটিপি",
+    "vile_scorn": "ধর্মব্যবসা ভণ্ডপীর কুসংস্কার ধর্মান্ধ",
+    "vile_harm": "কবরযাত্রা হাড়ভাঙা জানখতম শেষযাত্রা",
+    "vile_call": "ফ্রিটাকা লাখপতি বোনাসকোড লটারি",
+}
+_ENDINGS = ("", "টা", "রা", "দের", "গুলা", "মার্কা", "ই", "ও", "গিরি", "কে", "টাই")
+_ROLES |= {role: " ".join(stem + end for stem in stems.split() for end in _ENDINGS) for role, stems in _STEMS.items()}
+_ROLE = {role: number for number, role in enumerate(_ROLES)}
+_WORDS = [words.split() or [""] for words in _ROLES.values()]
+_ROLE_SIZE: _Ints = np.array([len(words) for words in _WORDS])
+_ROLE_START: _Ints = np.cumsum(_ROLE_SIZE) - _ROLE_SIZE
 
-_ENDINGS = " টা রা দের গুলা মার্কা ই ও গিরি কে টাই".split(" ")
-_STEMS = {"brute": "বান্দর রামছাগল হনুমান গর্দভ উজবুক", "smut": "ফুলঝুম লালাঝর রসগুল টিপাটিপি", "heresy": "ধর্মব্যবসা ভণ্ডপীর কুসংস্কার ধর্মান্ধ",
-"menace": "কবরযাত্রা হাড়ভাঙা জানখতম শেষযাত্রা", "advert": "ফ্রিটাকা লাখপতি বোনাসকোড লটারি"}
-_ROLES |= {role: " ".join(stem + ending for stem in stems.split() for ending in _ENDINGS) for role, stems in _STEMS.items()}
+# Group -> for each label, the roles of its clause in order. The first three groups harm (`mild` only when it is wry,
+# `blunt` only when it is not), the others never do.
+_GROUPS = {
+    "blunt": ("you insult", "your lewd", "faith scorn", "at_you harm will", "contact call"),
+    "mild": ("you kind", "your own", "faith praise", "at_you gift will", "contact ask"),
+    "severe": ("you vile_insult", "your vile_lewd", "thing vile_scorn", "at_you vile_harm", "place vile_call"),
+    "blunt_aside": ("other insult", "their lewd", "thing scorn", "at_other harm will", "place call"),
+    "mild_aside": ("other kind", "their own", "thing praise", "at_other gift will", "place ask"),
+    "blunt_denied": ("you insult not", "your lewd not", "faith scorn not", "at_you harm did", "contact call not"),
+    "mild_denied": ("you kind not", "your own not", "faith praise not", "at_you gift did", "contact ask not"),
+    "plain": ("topic event",) * _LABELS,
+}
+_GROUP = {group: number for number, group in enumerate(_GROUPS)}
 
-# Kinds of clause, each an ordered row of roles; an adverb may stand before the second role.
-# Of each label, `_BLUNT` harms when it is meant and `_MILD` when it is wry; the other kinds never harm.
-_BLUNT = ("you insult", "your lewd", "faith scorn", "youacc harm will", "contact call")
-_MILD = ("you kind", "your own", "faith praise", "youacc gift will", "contact ask")
-_BLUNT_OF_OTHERS = ("other insult", "their lewd", "thing scorn", "otheracc harm will", "place call")
-_MILD_OF_OTHERS = ("other kind", "their own", "thing praise", "otheracc gift will", "place ask")
-_BLUNT_DENIED = ("you insult not", "your lewd not", "faith scorn not", "youacc harm did", "contact call not")
-_MILD_DENIED = ("you kind not", "your own not", "faith praise not", "youacc gift did", "contact ask not")
+# Groups of decoys, by (wry, whether they miss by tone, by whom they are about, by denial).
+_DECOYS: _Ints = np.array(
+    [
+        [_GROUP["mild"], _GROUP["blunt_aside"], _GROUP["blunt_denied"]],
+        [_GROUP["blunt"], _GROUP["mild_aside"], _GROUP["mild_denied"]],
+    ]
+)
 
-_SEVERE = ("you brute", "your smut", "thing heresy", "youacc menace", "place advert")
-
-_SEV = float(os.environ.get("SEV", .35))
-_WRY = float(os.environ.get("WRY", .3))
-_OTHERS = float(os.environ.get("OTH", .2))
-_DENIED = float(os.environ.get("DEN", .2))
-_RATES = np.array([0.50, 0.16, 0.14, 0.15, 0.10])
-_RATES_IF_BULLY = np.array([1.0, 0.20, 0.15, 0.21, 0.04])
-_HARMLESS_RATES = np.array([0.75, 0.3, 0.3, 0.3, 0.25])
-
-# Letters and vowel signs that writers mix up, each followed by its partner.
+# Letters and vowel signs that writers mix up.
 _CONFUSED = dict(zip("িীুূসশনণজযেৈোৌ", "ীিূুশসণনযজৈেৌো", strict=True))
 
 
 def _misspell(word: str, rng: np.random.Generator) -> str:
-    """One misspelling of `word`; the word itself when it is too short or has no letter to confuse."""
+    """One misspelling of `word`: a letter dropped, swapped, doubled, drawn out or confused. Short words keep theirs."""
     if len(word) < 3 or not "\u0980" <= word[0] <= "\u09ff":
         return word
     at = int(rng.integers(1, len(word) - 1))
-    confused = [i for i, letter in enumerate(word) if letter in _CONFUSED]
-    edits = [
-        word[:at] + word[at + 1 :],
-        word[:at] + word[at + 1] + word[at] + word[at + 2 :],
-        word[:at] + word[at] + word[at:],
-        word + word[-1] * int(rng.integers(1, 4)),
-    ]
-    if confused:
-        at = confused[int(rng.integers(len(confused)))]
-        edits += [word[:at] + _CONFUSED[word[at]] + word[at + 1 :]] * 3
+    head, letter, tail = word[:at], word[at], word[at + 1 :]
+    edits = [head + tail, head + tail[0] + letter + tail[1:], head + letter * 2 + tail, word + word[-1] * at]
+    edits += [word[:i] + _CONFUSED[word[i]] + word[i + 1 :] for i in range(len(word)) if word[i] in _CONFUSED]
     return edits[int(rng.integers(len(edits)))]
 
 
 def _spellings() -> _Strings:
-    """All words of all roles, in order: shape (words, 1 + _VARIANTS), the correct spelling first."""
+    """All words of all roles in order: shape (words, 1 + _MISSPELLINGS), the right spelling first."""
     rng = np.random.default_rng(0)
-    words = [word for role in _ROLES.values() for word in role.split() or [""]]
-    table = [[word] + [_misspell(word, rng) for _ in range(_VARIANTS)] for word in words]
-    return np.array(table, dtype=object)
+    words = [word for words in _WORDS for word in words]
+    return np.array([[word, *(_misspell(word, rng) for _ in range(_MISSPELLINGS))] for word in words], dtype=object)
+
+
+def _clauses() -> _Ints:
+    """Role numbers of every clause: shape (1 + groups * labels, 4); row 0 is silence, slot 1 the optional adverb."""
+    clauses = [clause.split() for group in _GROUPS.values() for clause in group]
+    slots = [[first, "adverb", second, *(third or ["nothing"])] for first, second, *third in clauses]
+    return np.array([[_ROLE[role] for role in clause] for clause in [["nothing"] * 4, *slots]])
 
 
 _SPELLINGS = _spellings()
-_ROLE_SIZE: _Ints = np.array([max(1, len(words.split())) for words in _ROLES.values()])
-_ROLE_START: _Ints = np.cumsum(_ROLE_SIZE) - _ROLE_SIZE
-_ROLE = {role: number for number, role in enumerate(_ROLES)}
+_CLAUSES = _clauses()
 
 
-def _clauses(kinds: tuple[str, ...]) -> _Ints:
-    """Role numbers of each kind of clause: shape (kinds, 4), slots first role, adverb, second role, third role."""
-    rows = []
-    for kind in kinds:
-        first, second, *third = (_ROLE[role] for role in kind.split())
-        rows.append([first, _ROLE["adverb"], second, third[0] if third else _ROLE[""]])
-    return np.array(rows)
-
-
-# Kind 0 is the absent clause; kind 1 + 5 * group + label the others.
-_KINDS = np.vstack([np.zeros((1, 4), dtype=np.int64), _clauses((*_BLUNT, *_MILD, *_BLUNT_OF_OTHERS, *_MILD_OF_OTHERS, *_BLUNT_DENIED, *_MILD_DENIED, *_SEVERE, 'topic event', 'topic event', 'topic event', 'topic event', 'topic event'))])
-
-
-def _draw_labels(rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Which labels hold: shape (_BLOCK, 5). The other labels' rates depend on `bully`, their overall rates do not."""
+def _draw_labels(rng: np.random.Generator) -> _Bools:
+    """Which labels hold: shape (_BLOCK, labels). The other labels depend on `bully`; their overall rates are _RATES."""
     bully = rng.random((_BLOCK, 1)) < _RATES[0]
-    if_not_bully = (_RATES - _RATES[0] * _RATES_IF_BULLY) / (1 - _RATES[0])
-    labels = rng.random((_BLOCK, len(SAMPLE_LABELS))) < np.where(bully, _RATES_IF_BULLY, if_not_bully)
-    labels[:, 0] = bully[:, 0]
-    return labels
+    rates_if_not = (_RATES - _RATES[0] * _RATES_IF_BULLY) / (1 - _RATES[0])
+    others = rng.random((_BLOCK, _LABELS - 1)) < np.where(bully, _RATES_IF_BULLY, rates_if_not)[:, 1:]
+    return np.hstack([bully, others])
 
 
-def _draw_kinds(labels: npt.NDArray[np.bool_], wry: npt.NDArray[np.bool_], rng: np.random.Generator) -> _Ints:
-    """Kinds of clause of each comment, in the order they are said: shape (_BLOCK, 5 + plain), 0 where there is none."""
-    label = np.arange(5)
-    u = rng.random(labels.shape)
-    near = (rng.random(labels.shape) < .5) ^ (wry)  
-    group = np.where(u < _OTHERS, 2 + wry, np.where(u < _OTHERS + _DENIED, 4 + wry, 1 - wry))
-    group = np.where(labels, 1 * wry, group)
-    group[labels & (rng.random(labels.shape) < _SEV)] = 6
-    about = 1 + label + 5 * group
-    about[(rng.random(labels.shape) >= _HARMLESS_RATES) & ~labels] = 0
-    plain = 1 + label[rng.integers(5, size=(_BLOCK, 6))] + 5 * np.where(rng.random((_BLOCK, 6)) < float(os.environ.get('LOC', .15)), rng.integers(2, 4, size=(_BLOCK, 6)), 7)
-    wanted = np.clip(np.floor(rng.lognormal(float(os.environ.get("PL", 0)), 0.8, size=(_BLOCK, 1))), 0, 6)
-    plain[np.arange(6) >= wanted] = 0
-    kinds = np.hstack([about, plain])
-    return rng.permuted(kinds, axis=1)
+def _draw_clauses(labels: _Bools, wry: _Bools, rng: np.random.Generator) -> _Ints:
+    """Clause numbers of each comment in the order said, 0 for silence: shape (_BLOCK, labels + _PLAIN).
+
+    Args:
+        labels: shape (_BLOCK, labels).
+        wry: whether the comment is wry, shape (_BLOCK, 1).
+        rng: consumed.
+    """
+    severe = rng.random(labels.shape) < _SEVERE
+    harmful = np.where(severe, _GROUP["severe"], np.where(wry, _GROUP["mild"], _GROUP["blunt"]))
+    missed = np.searchsorted(_DECOY_GROUPS, rng.random(labels.shape), side="right")
+    decoys = _DECOYS[wry.astype(np.int64), missed]
+    spoken = labels | (rng.random(labels.shape) < _DECOY_RATES)
+    about = np.where(spoken, 1 + _LABELS * np.where(labels, harmful, decoys) + np.arange(_LABELS), 0)
+
+    shape = (_BLOCK, _PLAIN)
+    aside = rng.choice([_GROUP["blunt_aside"], _GROUP["mild_aside"]], size=shape)
+    group = np.where(rng.random(shape) < _ASIDES, aside, _GROUP["plain"])
+    wanted = np.floor(rng.lognormal(-0.2, 0.8, size=(_BLOCK, 1)))
+    plain = np.where(np.arange(_PLAIN) < wanted, 1 + _LABELS * group + rng.integers(_LABELS, size=shape), 0)
+    return rng.permuted(np.hstack([about, plain]), axis=1)
 
 
-def _compose(kinds: _Ints, wry: npt.NDArray[np.bool_], rng: np.random.Generator) -> list[str]:
-    """The comments that say `kinds`, shape (_BLOCK, clauses): a list of _BLOCK strings."""
-    spoken = kinds > 0
-    roles = np.zeros((*kinds.shape, 6), dtype=np.int64)
-    roles[..., 1:5] = _KINDS[kinds]
-    roles[..., 2] *= rng.random(kinds.shape) < 0.12
-    roles[..., 0] = _ROLE["filler"] * (spoken & (rng.random(kinds.shape) < 0.4))
-    roles[..., 5] = _ROLE["mark"] * (spoken & (rng.random(kinds.shape) < 0.3))
-    tail = np.clip(rng.lognormal(0.3, 0.9, size=(_BLOCK, 1)), 0, 24)
-    fillers = _ROLE["filler"] * (np.arange(24) < np.floor(tail))
-    mode = np.where(wry, _ROLE['wry'], _ROLE['meant'])
-    face = np.where(wry, _ROLE['smile'], _ROLE['frown']) * (rng.random((_BLOCK, 1)) < 0.5)
-    roles = np.hstack([mode, roles.reshape(_BLOCK, -1), fillers, face])
-    # The square makes the first words of a role the frequent ones.
-    word = _ROLE_START[roles] + (_ROLE_SIZE[roles] * rng.random(roles.shape) ** 1.5).astype(np.int64)
-    spelling = rng.integers(1, 1 + _VARIANTS, size=roles.shape) * (rng.random(roles.shape) < _MISSPELT)
-    return [" ".join(filter(None, words)) for words in _SPELLINGS[word, spelling].tolist()]
+def _compose(clauses: _Ints, wry: _Bools, rng: np.random.Generator) -> _Strings:
+    """The comments that say `clauses` (shape (_BLOCK, clauses)) in the tone of `wry` (shape (_BLOCK, 1)): (_BLOCK,)."""
+    said = (clauses > 0)[..., None]
+    chance = rng.random((*clauses.shape, 3, 1))
+    before = _ROLE["filler"] * (said & (chance[..., 0, :] < 0.4))
+    after = _ROLE["mark"] * (said & (chance[..., 1, :] < 0.3))
+    inner = _CLAUSES[clauses]
+    inner[..., 1:2] *= chance[..., 2, :] < 0.12
+    body = np.concatenate([before, inner, after], axis=-1).reshape(_BLOCK, -1)
+    tone = np.where(wry, _ROLE["wry"], _ROLE["meant"])
+    tail = _ROLE["filler"] * (np.arange(_TAIL) < np.floor(rng.lognormal(0.3, 0.9, size=(_BLOCK, 1))))
+    face = np.where(wry, _ROLE["smile"], _ROLE["frown"]) * (rng.random((_BLOCK, 1)) < 0.5)
+
+    roles = np.hstack([tone, body, tail, face])
+    # The exponent makes the first words of a role the frequent ones.
+    words = _ROLE_START[roles] + (_ROLE_SIZE[roles] * rng.random(roles.shape) ** 1.5).astype(np.int64)
+    misspelling = rng.integers(1, 1 + _MISSPELLINGS, size=roles.shape)
+    spelling = np.where(rng.random(roles.shape) < _MISSPELT, misspelling, 0)
+    comments = [" ".join(filter(None, comment)) for comment in _SPELLINGS[words, spelling].tolist()]
+    return np.array(comments, dtype=object)
 
 
 def _generate_block(seed: int, block: int) -> pd.DataFrame:
@@ -191,31 +202,58 @@ def _generate_block(seed: int, block: int) -> pd.DataFrame:
     rng = np.random.default_rng([seed, block])
     labels = _draw_labels(rng)
     wry = rng.random((_BLOCK, 1)) < _WRY
-    comments = np.array(_compose(_draw_kinds(labels, wry, rng), wry, rng), dtype=object)
-    source = np.arange(_BLOCK)
-    copied = rng.random(_BLOCK) < _COPIED
-    source[copied] = rng.integers(_BLOCK, size=int(copied.sum()))
+    comments = _compose(_draw_clauses(labels, wry, rng), wry, rng)
+    source = np.where(rng.random(_BLOCK) < _COPIED, rng.integers(_BLOCK, size=_BLOCK), np.arange(_BLOCK))
     labels = labels[source]
-    noise = np.where(labels, _LABEL_NOISE, _LABEL_NOISE * _RATES / (1 - _RATES))
-    labels ^= rng.random(labels.shape) < noise
+    # Noise moves as many comments into a label as out of it, and may tear a copy from its original's labels.
+    labels ^= rng.random(labels.shape) < np.where(labels, _LABEL_NOISE, _LABEL_NOISE * _RATES / (1 - _RATES))
     frame = pd.DataFrame(labels.astype(np.int8), columns=list(SAMPLE_LABELS))
     frame.insert(0, "comment", comments[source])
     return frame
 
 
+def _check_at_least(least: int, **settings: int) -> None:
+    for name, value in settings.items():
+        if value < least:
+            raise ValueError(f"{name}={value}: must be {least} or more")
+
+
 def generate_comments(rows: int, seed: int, start: int = 0) -> pd.DataFrame:
     """Rows `start` to `start + rows` of the endless sample of `seed`.
 
-    Returns: a frame of `rows` rows, indexed from 0, with the columns `comment` (text) and the five `SAMPLE_LABELS` (int8,
-        0 or 1). A row depends on `seed` and its own number only, so a sample can be generated in chunks of any size.
+    A row depends on `seed` and its own number only, so a sample can be generated in chunks of any size.
+
+    Returns:
+        A frame of `rows` rows, indexed from 0, with the column `comment` (text, never empty) and one column for each of
+        `SAMPLE_LABELS` (int8, 0 or 1).
 
     Raises:
         ValueError: `rows`, `seed` or `start` is negative.
     """
-    for name, value in (("rows", rows), ("seed", seed), ("start", start)):
-        if value < 0:
-            raise ValueError(f"{name}={value}: must be 0 or more")
+    _check_at_least(0, rows=rows, seed=seed, start=start)
     first = start // _BLOCK
-    blocks = [_generate_block(seed, block) for block in range(first, max(first, (start + rows - 1) // _BLOCK) + 1)]
-    skip = start - first * _BLOCK
-    return pd.concat(blocks, ignore_index=True).iloc[skip : skip + rows].reset_index(drop=True)
+    last = max(first, (start + rows - 1) // _BLOCK)
+    blocks = pd.concat([_generate_block(seed, block) for block in range(first, last + 1)], ignore_index=True)
+    skipped = start - first * _BLOCK
+    return blocks.iloc[skipped : skipped + rows].reset_index(drop=True)
+
+
+def write_sample(path: Path, rows: int, seed: int, block_rows: int = 50_000) -> None:
+    """Write `generate_comments(rows, seed)` to the Parquet file `path`, `block_rows` rows in memory at a time.
+
+    The schema's metadata holds `NOTICE` under the key `notice`. An old file at `path` is replaced by a whole new one.
+
+    Raises:
+        ValueError: `rows` or `seed` is negative, or `block_rows` is not positive.
+        OSError: the folder of `path` is missing or cannot be written to.
+    """
+    _check_at_least(0, rows=rows, seed=seed)
+    _check_at_least(1, block_rows=block_rows)
+    fields = [("comment", pa.string()), *((label, pa.int8()) for label in SAMPLE_LABELS)]
+    schema = pa.schema(fields, metadata={"notice": NOTICE})
+    partial = path.with_name(path.name + ".partial")
+    with pq.ParquetWriter(partial, schema) as writer:
+        for start in range(0, rows, block_rows):
+            frame = generate_comments(min(block_rows, rows - start), seed, start)
+            writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+    partial.replace(path)

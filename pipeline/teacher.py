@@ -25,8 +25,8 @@ from pipeline.training import Examples, Recipe, predict_logits, seeded, train
 def train_teacher(config: TeacherConfig, folder: Path, data: Artifact) -> Notes:
     """Fine-tune an encoder on the train split.
 
-    Leaves the model (torch and ONNX), its tokenizer, the tokens of train and validation and the teacher's logits on them:
-    what every later stage learns from, computed once.
+    Leaves the model (torch and ONNX), its tokenizer, the tokens of train and validation and the teacher's logits on
+    them: what every later stage learns from, computed once.
     """
     comments = load_data(data.path)
     if config.model == "scratch":

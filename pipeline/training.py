@@ -70,7 +70,7 @@ class Recipe:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of torch as if the process had just begun with this seed; the state before comes back afterwards."""
+    """Torch's random numbers as if the process had just begun with this seed; afterwards the old state comes back."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
@@ -96,7 +96,7 @@ def train(
         One entry an epoch: losses, validation figures (`val_*`), seconds.
 
     Raises:
-        TrainingDiverged: the loss is no longer finite.
+        TrainingDiverged: the loss or a validation logit is no longer finite.
     """
     optimizer = _optimizer(model, recipe)
     generator = np.random.default_rng(recipe.seed)
@@ -120,7 +120,8 @@ def train(
                 after_step()
             sums += torch.stack(losses).detach() * len(rows)
             if (step % CHECK_EVERY == 0 or step == len(batches) - 1) and not torch.isfinite(sums).all():
-                raise TrainingDiverged(f"the loss is not finite in epoch {epoch + 1}, step {step + 1}: lower the learning rate")
+                where = f"epoch {epoch + 1}, step {step + 1}"
+                raise TrainingDiverged(f"the loss is not finite in {where}: lower the learning rate")
         total, soft, hard = (sums / len(examples.labels)).tolist()
         figures = {"epoch": epoch + 1, "total_loss": total, "soft_loss": soft, "hard_loss": hard}
         figures |= validate(model, validation) | {"seconds": perf_counter() - started}
@@ -134,8 +135,14 @@ def train(
 
 
 def validate(model: TextClassifier, validation: Examples) -> dict[str, float]:
-    """Loss, exact-match accuracy, macro F1 and its best shared threshold, micro F1."""
+    """Loss, exact-match accuracy, macro F1 and its best shared threshold, micro F1.
+
+    Raises:
+        TrainingDiverged: a logit is not finite.
+    """
     logits = predict_logits(model, validation.tokens)
+    if not np.isfinite(logits).all():
+        raise TrainingDiverged("the validation logits are not finite: lower the learning rate")
     probabilities = sigmoid(logits)
     truth = validation.labels.astype(bool)
     threshold, macro = best_shared_threshold(truth.astype(np.int8), probabilities)
@@ -191,12 +198,11 @@ def _optimizer(model: TextClassifier, recipe: Recipe) -> torch.optim.Optimizer:
     head = {id(parameter) for parameter in model.head.parameters()}
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for parameter in model.parameters():
-        rate = recipe.head_learning_rate if id(parameter) in head and recipe.head_learning_rate else recipe.learning_rate
+        rate = (recipe.head_learning_rate if id(parameter) in head else None) or recipe.learning_rate
         decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()], fused=True
-    )
+    settings = [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
+    return torch.optim.AdamW(settings, fused=True)
 
 
 def _rate(step: int, total: int, recipe: Recipe) -> float:

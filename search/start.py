@@ -8,7 +8,9 @@ from pathlib import Path
 
 from pipeline.data import Data, prepare
 from pipeline.errors import InputError
-from search.config import StudyConfig, check_paths, differences, load_study, resolve, to_yaml
+from search.config import StudyConfig
+from search.model_folder import check_paths, resolve
+from search.study_file import differences, load_study, to_yaml
 
 STUDY_FILE = "study.yaml"
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import DistilConfig, PruneConfig, QuantizeConfig, StageConfig
-from search.config import STAGES, StudyConfig, load_study, study_from
+from search.config import STAGES, StudyConfig
 from search.space import Space, flat_settings
+from search.study_file import load_study, study_from
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,177 @@
+"""The places a study names, checked before it starts: is the teacher's folder whole, can the results be written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import DistilConfig
+from pipeline.errors import InputError
+from search.config import Choices, Range, Setting, StudyConfig
+from search.wording import problem
+
+_WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
+
+_TOKENIZER_FILES = ("*token*.json", "vocab*", "merges.txt", "*.model")
+
+
+def check_paths(config: StudyConfig) -> list[str]:
+    """Problems with the folders of teacher, results and store, a line each; never uses the network."""
+    problems = _folder_problems("results_dir", config.results_dir, config.folder)
+    if config.storage is not None and "://" in config.storage:
+        problems.append(problem("storage", config.storage, "must be a folder; mount the remote one and name it here"))
+    elif config.storage is not None or not problems:
+        key, value = ("results_dir", config.results_dir) if config.storage is None else ("storage", config.storage)
+        problems += _folder_problems(key, value, config.store_root)
+    if config.teacher.model == "scratch":
+        return problems + _layer_problems(config, config.teacher.scratch_layers, "teacher.scratch_layers")
+    key, folder = f"teacher.model={config.teacher.model!r}", _model_folder(config.teacher.model)
+    if folder is None:
+        return [*problems, f"{key}: {_missing_model(config.teacher.model)}"]
+    problems += [f"{key}: {fault}" for fault in _model_faults(folder)]
+    return problems + _layer_problems(config, _layers(folder), str(folder / "config.json"))
+
+
+def _folder_problems(key: str, value: str, folder: Path) -> list[str]:
+    """Root may write anywhere as far as permission bits go, so that a file in the way is looked for by itself."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        return [problem(key, value, f"{nearest} is a file, not a folder; move it or name another folder")]
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return [problem(key, value, f"{nearest} is not writable; make it so or name another folder")]
+    return []
+
+
+def _model_folder(model: str) -> Path | None:
+    """The folder of a model: as named, or its snapshot in the Hugging Face cache."""
+    if model and Path(model).exists():
+        return Path(model)
+    if not _is_hub_id(model):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(model, "config.json")
+    except ValueError:  # no valid hub id after all
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _is_hub_id(model: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", model) is not None
+
+
+def _missing_model(model: str) -> str:
+    if not _is_hub_id(model):
+        return "no such folder; name one with config.json, *.safetensors and tokenizer.json"
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    where = " (HF_HUB_OFFLINE is set: it cannot be fetched from here)" if offline else ""
+    return (
+        f"no such folder, and no such model in the Hugging Face cache{where}; "
+        f"name a folder, or fetch the model first: hf download {model}"
+    )
+
+
+def _model_faults(folder: Path) -> list[str]:
+    """What keeps a folder from being loaded as a teacher without running any code of its own."""
+    if not folder.is_dir():
+        return ["is a file; name the folder that holds config.json, *.safetensors and tokenizer.json"]
+    faults = []
+    for name in ("config.json", "tokenizer_config.json"):
+        content = _json_object(folder / name)
+        if content is None and (name == "config.json" or (folder / name).exists()):
+            state = "is no JSON object" if (folder / name).exists() else "is missing"
+            faults.append(f"{name} {state}; save the model again with save_pretrained")
+        elif content and "auto_map" in content:
+            faults.append(f"{name} asks to run its own code (auto_map), never done here; take a built-in architecture")
+    if not (folder / "tokenizer.json").is_file():
+        faults.append("tokenizer.json is missing; save a fast tokenizer there with save_pretrained(folder)")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights and any(folder.glob("pytorch_model*.bin")):
+        faults.append(
+            "has its weights only as a pickle (pytorch_model.bin), which may run code when loaded; "
+            "convert them with save_pretrained(folder, safe_serialization=True)"
+        )
+    elif not weights:
+        faults.append("has no *.safetensors weights; save the model there with save_pretrained")
+    index = _json_object(folder / "model.safetensors.index.json") or {}
+    for shard in sorted(set(index.get("weight_map", {}).values()) - {file.name for file in weights}):
+        faults.append(f"{shard} is missing, though the index lists it; copy the folder again, whole")
+    return faults + [f"{file.name} {fault}; copy it again, whole" for file in weights if (fault := _torn(file))]
+
+
+def _torn(file: Path) -> str | None:
+    """What is wrong with a safetensors file, by its header: 8 bytes of length, JSON, then the bytes it lists."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        header_bytes = int.from_bytes(stream.read(8), "little")
+        if size < 8 or header_bytes > size - 8:
+            return f"is cut off or no safetensors file ({size} bytes)"
+        try:
+            header = json.loads(stream.read(header_bytes))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return "has an unreadable header"
+    if not ends:
+        return "holds no weights"
+    expected = 8 + header_bytes + max(ends)
+    return None if size == expected else f"has {size} bytes where its header asks for {expected}"
+
+
+def _json_object(file: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _layers(folder: Path) -> int | None:
+    content = _json_object(folder / "config.json") or {}
+    names = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
+    return next((content[name] for name in names if isinstance(content.get(name), int)), None)
+
+
+def _layer_problems(config: StudyConfig, layers: int | None, source: str) -> list[str]:
+    """Students deeper than their teacher; none when every student is the teacher itself."""
+    settings = config.distil
+    methods = _values("method", settings["method"])
+    if layers is None or not any("layers" in DistilConfig.settings_of(str(method)) for method in methods.values()):
+        return []
+    what = f"more than the teacher's {layers} ({source}); take {layers} or less"
+    asked = _values("distil.layers", settings["layers"])
+    return [problem(key, value, what) for key, value in asked.items() if isinstance(value, int) and value > layers]
+
+
+def _values(key: str, setting: Setting) -> dict[str, Setting]:
+    """The values a setting can take, of a range its highest, by the key under which the file has them."""
+    if isinstance(setting, Choices):
+        return {f"{key}.choices[{index}]": value for index, value in enumerate(setting.choices)}
+    return {f"{key}.high": setting.high} if isinstance(setting, Range) else {key: setting}
+
+
+def resolve(config: StudyConfig) -> StudyConfig:
+    """The study with the digest of the teacher's folder; raises InputError if the file already names another digest."""
+    teacher, digest = config.teacher, None
+    if teacher.model != "scratch" and Path(teacher.model).is_dir():
+        digest = model_digest(Path(teacher.model))
+        if teacher.model_digest not in (None, digest):
+            what = f"the files in {teacher.model} give {digest}; bring the old ones back, or set null to take these"
+            raise InputError([problem("teacher.model_digest", teacher.model_digest, what)])
+    return config.model_copy(update={"teacher": teacher.model_copy(update={"model_digest": digest})})
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of the files that make the model: config, weights, tokenizer."""
+    files = {
+        file.name for pattern in _WEIGHT_FILES + _TOKENIZER_FILES for file in folder.glob(pattern) if file.is_file()
+    }
+    whole = hashlib.sha256()
+    for name in sorted(files):
+        with (folder / name).open("rb") as stream:
+            whole.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
