@@ -19,7 +19,11 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore"}
+WORKER_ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 class ClusterError(RuntimeError):
@@ -31,7 +35,9 @@ class Session:
     """A Ray session that is up."""
 
     cpus: float
+    """Processors of the largest node: what one trial, or the teacher's training, can have."""
     gpus: float
+    """GPUs of the node that has most."""
     nodes: int
     dashboard_url: str | None
 
@@ -40,8 +46,8 @@ class Session:
 def session(address: str, storage_is_local: bool = True) -> Iterator[Session]:
     """Ray while the block runs: `local` starts one node here, `auto` or `ray://host:port` joins a cluster.
 
-    A local node listens on the loopback interface alone, and runs without token authentication; a cluster's mode is the one
-    that `RAY_AUTH_MODE` names.
+    A local node listens on the loopback interface alone, and runs without token authentication; a cluster's mode is the
+    one that `RAY_AUTH_MODE` names.
 
     Raises:
         ClusterError: no cluster under the address, or several nodes with a store that only this one sees.
@@ -55,17 +61,18 @@ def session(address: str, storage_is_local: bool = True) -> Iterator[Session]:
     try:
         context = ray.init(**_options(address))
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"--address {address}: no Ray session there ({error}); start one, or take --address local") from error
+        what = f"--address {address}: no Ray session there ({error}); start one, or take --address local"
+        raise ClusterError(what) from error
     try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
+        nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         if len(nodes) > 1 and storage_is_local:
             raise ClusterError(
                 f"the cluster has {len(nodes)} nodes, but storage is a folder of this machine: "
                 "name a folder that all of them share, with --set storage=FOLDER"
             )
-        resources = ray.cluster_resources()
+        cpus, gpus = (max(node["Resources"].get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
         url = context.dashboard_url
-        yield Session(resources.get("CPU", 0.0), resources.get("GPU", 0.0), len(nodes), f"http://{url}" if url else None)
+        yield Session(cpus, gpus, len(nodes), f"http://{url}" if url else None)
     finally:
         ray.shutdown()
 
@@ -75,7 +82,8 @@ def check_fit(up: Session, cpus: float, gpus: float) -> None:
     for asked, there, name in ((cpus, up.cpus, "cpus"), (gpus, up.gpus, "gpus")):
         if asked > there:
             raise ClusterError(
-                f"resources.{name}_per_trial={asked:g}: the Ray session has {there:g}; ask for at most that, or join a larger one"
+                f"resources.{name}_per_trial={asked:g}: no node has more than {there:g}; "
+                "ask for at most that, or join a cluster with larger nodes"
             )
 
 
@@ -83,7 +91,13 @@ def _options(address: str) -> dict[str, Any]:
     environment = {"env_vars": WORKER_ENVIRONMENT | {"PYTHONPATH": _python_path()}}
     common: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
-        return common | {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": True, "dashboard_host": "127.0.0.1"}
+        here = {
+            "address": "local",
+            "num_cpus": os.cpu_count(),
+            "include_dashboard": True,
+            "dashboard_host": "127.0.0.1",
+        }
+        return common | here
     return common | {"address": address}
 
 

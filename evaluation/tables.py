@@ -28,7 +28,8 @@ _KEY_LENGTH = 8
 
 # \@nodocument is \relax from \begin{document} on: the file is then being \input, and only the tabular counts.
 _BEGIN = r"""% Compiles alone: pdflatex -jobname=table THIS_FILE
-% (the job name keeps a figure front.pdf beside front.tex whole); or \input it in a document that has \usepackage{booktabs}.
+% (the job name keeps a figure front.pdf beside front.tex whole);
+% or \input it in a document that has \usepackage{booktabs}.
 \expandafter\ifx\csname @nodocument\endcsname\relax
   \def\paretobegin{}%
   \def\paretoend{}%

@@ -35,7 +35,7 @@ def prune(config: PruneConfig, folder: Path, data: Artifact, student: Artifact, 
     def hold_mask() -> None:
         with torch.no_grad():
             for name, layer in targets.items():
-                layer.weight.masked_fill_(masks[name] == 0, 0.0)  # a product leaves -0.0, which zstd packs badly
+                layer.weight.masked_fill_((masks[name] == 0).to(layer.weight.device), 0.0)  # a product leaves -0.0, which zstd packs badly
 
     hold_mask()
     history = []

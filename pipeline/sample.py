@@ -24,7 +24,7 @@ _RATES_IF_BULLY = np.array([1.0, 0.20, 0.15, 0.21, 0.04])  # the same among the 
 _DECOY_RATES = np.array([0.75, 0.30, 0.30, 0.30, 0.25])  # share of comments without the label that speak of its subject
 _WRY = 0.23  # share of comments that are wry
 _SEVERE = 0.35  # share of a label's positives that say it with a severe word
-_DECOY_GROUPS = np.array([0.94, 0.97])  # up to here decoys miss by tone, by whom they are about; beyond, by denial
+_DECOY_SHARES = np.array([0.94, 0.97])  # up to here decoys miss by tone, by whom they are about; beyond, by denial
 _ASIDES = 0.06  # share of plain clauses that say a label's words of somebody else
 _LABEL_NOISE = 0.012  # share of a label's positives that lose it; as many negatives gain it
 _COPIED = 0.012  # share of comments that repeat another one of their block
@@ -104,12 +104,8 @@ _GROUPS = {
 _GROUP = {group: number for number, group in enumerate(_GROUPS)}
 
 # Groups of decoys, by (wry, whether they miss by tone, by whom they are about, by denial).
-_DECOYS: _Ints = np.array(
-    [
-        [_GROUP["mild"], _GROUP["blunt_aside"], _GROUP["blunt_denied"]],
-        [_GROUP["blunt"], _GROUP["mild_aside"], _GROUP["mild_denied"]],
-    ]
-)
+_DECOY_GROUPS = ("mild blunt_aside blunt_denied", "blunt mild_aside mild_denied")
+_DECOYS: _Ints = np.array([[_GROUP[group] for group in groups.split()] for groups in _DECOY_GROUPS])
 
 # Letters and vowel signs that writers mix up.
 _CONFUSED = dict(zip("িীুূসশনণজযেৈোৌ", "ীিূুশসণনযজৈেৌো", strict=True))
@@ -121,7 +117,7 @@ def _misspell(word: str, rng: np.random.Generator) -> str:
         return word
     at = int(rng.integers(1, len(word) - 1))
     head, letter, tail = word[:at], word[at], word[at + 1 :]
-    edits = [head + tail, head + tail[0] + letter + tail[1:], head + letter * 2 + tail, word + word[-1] * at]
+    edits = [head + tail, head + tail[0] + letter + tail[1:], head + letter * 2 + tail, word + word[-1] * min(at, 3)]
     edits += [word[:i] + _CONFUSED[word[i]] + word[i + 1 :] for i in range(len(word)) if word[i] in _CONFUSED]
     return edits[int(rng.integers(len(edits)))]
 
@@ -153,16 +149,10 @@ def _draw_labels(rng: np.random.Generator) -> _Bools:
 
 
 def _draw_clauses(labels: _Bools, wry: _Bools, rng: np.random.Generator) -> _Ints:
-    """Clause numbers of each comment in the order said, 0 for silence: shape (_BLOCK, labels + _PLAIN).
-
-    Args:
-        labels: shape (_BLOCK, labels).
-        wry: whether the comment is wry, shape (_BLOCK, 1).
-        rng: consumed.
-    """
+    """Clause numbers in the order said, 0 for silence: (_BLOCK, labels + _PLAIN) of (_BLOCK, labels), (_BLOCK, 1)."""
     severe = rng.random(labels.shape) < _SEVERE
     harmful = np.where(severe, _GROUP["severe"], np.where(wry, _GROUP["mild"], _GROUP["blunt"]))
-    missed = np.searchsorted(_DECOY_GROUPS, rng.random(labels.shape), side="right")
+    missed = np.searchsorted(_DECOY_SHARES, rng.random(labels.shape), side="right")
     decoys = _DECOYS[wry.astype(np.int64), missed]
     spoken = labels | (rng.random(labels.shape) < _DECOY_RATES)
     about = np.where(spoken, 1 + _LABELS * np.where(labels, harmful, decoys) + np.arange(_LABELS), 0)

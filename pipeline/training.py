@@ -98,6 +98,7 @@ def train(
     Raises:
         TrainingDiverged: the loss or a validation logit is no longer finite.
     """
+    model.to(device())
     optimizer = _optimizer(model, recipe)
     generator = np.random.default_rng(recipe.seed)
     plan = [bucketed_batches(examples.tokens.lengths, recipe.batch_size, generator) for _ in range(recipe.epochs)]
@@ -108,7 +109,7 @@ def train(
     for epoch, batches in enumerate(plan):
         started = perf_counter()
         model.train()
-        sums = torch.zeros(3)
+        sums = torch.zeros(3, device=device())
         for step, rows in enumerate(batches):
             losses = _losses(model, examples, rows, recipe)
             losses[0].backward()  # type: ignore[no-untyped-call]
@@ -130,7 +131,7 @@ def train(
         history.append(figures)
     if best:
         model.load_state_dict(best)
-    model.eval()
+    model.eval().cpu()
     return history
 
 
@@ -164,15 +165,21 @@ def predict_logits(model: TextClassifier, tokens: Tokens) -> NDArray[np.float32]
     model.eval()
     logits = np.empty((len(tokens), model.head.out_features), dtype=np.float32)
     for rows in sorted_batches(tokens.lengths, INFERENCE_BATCH):
-        logits[rows] = forward(model, tokens, rows).numpy()
+        logits[rows] = forward(model, tokens, rows).cpu().numpy()
     return logits
 
 
 def forward(model: TextClassifier, tokens: Tokens, rows: NDArray[np.int64]) -> Tensor:
     """The model's logits [rows, labels] for these comments, padded to the longest of them."""
     input_ids, attention_mask = tokens.pad(rows, pad_token_id(model))
-    logits: Tensor = model(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
+    place = model.head.weight.device
+    logits: Tensor = model(torch.from_numpy(input_ids).to(place), torch.from_numpy(attention_mask).to(place))
     return logits
+
+
+def device() -> torch.device:
+    """Where models are trained: the GPU that this process was given, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pad_token_id(model: TextClassifier) -> int:
@@ -186,10 +193,11 @@ def _losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Total, soft and hard loss of one batch."""
     logits = forward(model, examples.tokens, rows)
-    hard = hard_loss(logits, torch.from_numpy(examples.labels[rows]))
+    hard = hard_loss(logits, torch.from_numpy(examples.labels[rows]).to(logits.device))
     if recipe.alpha == 0.0 or examples.teacher_logits is None:
-        return hard, torch.zeros(()), hard
-    soft = soft_loss(logits, torch.from_numpy(examples.teacher_logits[rows]), recipe.temperature)
+        return hard, torch.zeros_like(hard), hard
+    teacher_logits = torch.from_numpy(examples.teacher_logits[rows]).to(logits.device)
+    soft = soft_loss(logits, teacher_logits, recipe.temperature)
     return distillation_loss(soft, hard, recipe.alpha), soft, hard
 
 

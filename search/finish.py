@@ -26,7 +26,7 @@ def measure_again(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> dict[s
 
 
 def test_figures(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> dict[str, Row]:
-    """Every classification field and the safety of these rows' models on the test split, as `test_*`, by `model_key`."""
+    """Classification fields and safety of these rows' models on the test split, as `test_*`, by `model_key`."""
     evaluator = bench.evaluator(bench.teacher())
 
     def on_test(model: Artifact) -> Row:

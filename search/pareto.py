@@ -26,24 +26,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config, data = checked(options.study, options.set, options.resume)
     except InputError as error:
         return refuse(error.problems)
+    from rich.console import Console
+
     from cluster.session import ClusterError, check_fit, session
     from search.start import claim_folder, data_summary, with_absolute_paths
 
-    moved = claim_folder(config, options.resume)
-    from rich.console import Console
-
     console = Console(highlight=False)
-    if moved:
-        console.print(f"the earlier study of this name is kept in {moved}")
     try:
         with session(options.address) as up:
             check_fit(up, config.resources.cpus_per_trial, config.resources.gpus_per_trial)
+            if moved := claim_folder(config, options.resume):
+                console.print(f"the earlier study of this name is kept in {moved}", markup=False, soft_wrap=True)
             from search.study import StudyRun
             from search.summary import show
 
             console.print(f"study {config.study}: {data_summary(data)}", markup=False)
             console.print(f"Ray dashboard: {up.dashboard_url}" if up.dashboard_url else "Ray has no dashboard")
-            outcome = StudyRun(with_absolute_paths(config), data, int(up.cpus), console).run()
+            outcome = StudyRun(with_absolute_paths(config), data, max(1, int(up.cpus)), console).run()
     except ClusterError as error:
         return refuse([str(error)])
     except KeyboardInterrupt:
@@ -58,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def refuse(problems: Sequence[str]) -> int:
     """Print every problem; the status of bad input."""
-    print(f"error: the study cannot start ({len(problems)} problem{'s' if len(problems) > 1 else ''}):", file=sys.stderr)
+    print(
+        f"error: the study cannot start ({len(problems)} problem{'s' if len(problems) > 1 else ''}):", file=sys.stderr
+    )
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)
     return BAD_INPUT
@@ -68,11 +69,13 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     made = argparse.ArgumentParser(
         prog="python search/pareto.py",
-        description="Search the Pareto front of accuracy, size and latency of a text classifier: every trial runs the chain "
-        "teacher, distil, prune, quantize, and every model is measured and checked for safety.",
+        description="Search the Pareto front of accuracy, size and latency of a text classifier: every trial runs the "
+        "chain teacher, distil, prune, quantize, and every model is measured and checked for safety.",
         epilog="Exit status: 0 done; 1 the search ended with no safe model; 2 bad input or config.",
     )
-    made.add_argument("study", nargs="?", type=Path, metavar="STUDY.yaml", help="study file; left out: the embedded sample")
+    made.add_argument(
+        "study", nargs="?", type=Path, metavar="STUDY.yaml", help="study file; left out: the embedded sample"
+    )
     made.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one key, such as distil.temperature=4"
     )

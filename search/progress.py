@@ -29,7 +29,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-class Progress(Callback):  # type: ignore[misc]
+class Progress(Callback):
     """Trials done, safe models, front size, what runs now, and the time left."""
 
     def __init__(self, searcher: ParetoSearcher, total: int, console: Console) -> None:
@@ -60,7 +60,9 @@ class Progress(Callback):  # type: ignore[misc]
         """A worker took the trial."""
         self._running[trial.trial_id] = (trial.config["number"], "starting")
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         """The trial reached its next stage."""
         if result.get("at_stage"):
             self._running[trial.trial_id] = (trial.config["number"], result["at_stage"])
@@ -80,7 +82,9 @@ class Progress(Callback):  # type: ignore[misc]
         self._count(collected_rows(self._searcher.study))
         rows: list[Row] = (trial.last_result or {}).get("rows") or []
         told = f"failed: {error.splitlines()[-1]}" if error else _in_words(rows[-1]) if rows else "no model"
-        self._console.print(f"{self._done:>4}/{self._total}  trial {trial.config['number']}: {escape(told)}", highlight=False)
+        self._console.print(
+            f"{self._done:>4}/{self._total}  trial {trial.config['number']}: {escape(told)}", highlight=False
+        )
         if not self._console.is_terminal:
             counts = self._counts
             self._console.print(
@@ -120,8 +124,10 @@ class Progress(Callback):  # type: ignore[misc]
 
 
 def _in_words(row: Row) -> str:
-    speedup = row.get("speedup_factor")
-    return (
-        f"{describe_chain(row)}  F1 {row.get('f1_macro') or float('nan'):.3f}  {row.get('model_size_mb') or float('nan'):.2f} MB  "
-        f"{f'×{speedup:.1f}' if speedup else ''}  {row.get('safety_verdict')}"
-    )
+    f1, size, speedup = (row.get(name) for name in ("f1_macro", "model_size_mb", "speedup_factor"))
+    figures = [
+        "" if f1 is None else f"F1 {f1:.3f}",
+        "" if size is None else f"{size:.2f} MB",
+        "" if speedup is None else f"×{speedup:.1f}",
+    ]
+    return "  ".join([describe_chain(row), *filter(None, figures), str(row.get("safety_verdict"))])

@@ -1,7 +1,8 @@
 """Between Ray Tune and Optuna: Tune asks here for trials, and what they return is told to the Optuna study here.
 
-Ray's own `OptunaSearch` drops constraints, which makes an unsafe trial count as feasible, and leaves a trial whose objective is
-NaN RUNNING for ever. Here every trial ends COMPLETE with its constraints set before its values, or FAILED with its error.
+Ray's own `OptunaSearch` drops constraints, which makes an unsafe trial count as feasible, and leaves a trial whose
+objective is NaN RUNNING for ever. Here every trial ends COMPLETE with its constraints set before its values, or FAILED
+with its error.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from search.trial import Row, constraints, objectives
 
 ROWS, ERROR, REFERENCES, QUIET = "rows", "error", "reference_rows", "quiet_figures"
 """Names of user attributes: of a trial, its rows and error; of the study, reference rows and repeated measurements."""
-DIRECTIONS = {"model_size_mb": "minimize", "latency_ratio": "minimize"}
+MINIMISED = {"model_size_mb", "latency_ratio"}
+"""Objectives that are; the others are maximised."""
 
 
-class ParetoSearcher(Searcher):  # type: ignore[misc]
-    """Suggests trials from an Optuna study until it has `search.trials` of them; unfinished ones of an earlier run come first."""
+class ParetoSearcher(Searcher):
+    """Suggests an Optuna study's trials until it has `search.trials`; unfinished ones of an earlier run come first."""
 
     def __init__(self, study: optuna.Study, config: StudyConfig) -> None:
         super().__init__()
@@ -45,10 +47,10 @@ class ParetoSearcher(Searcher):  # type: ignore[misc]
         """Trials still to run: those that an earlier run left unfinished, and new ones."""
         return len(self._unfinished) + max(0, self._config.search.trials - len(self.study.get_trials(deepcopy=False)))
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         """Number and settings of the next trial, or that there is none."""
         if not self.remaining:
-            return Searcher.FINISHED  # type: ignore[no-any-return]
+            return Searcher.FINISHED
         trial = self._unfinished.pop(0) if self._unfinished else self.study.ask()
         self._open[trial_id] = trial
         return {"number": trial.number, "params": self._space.suggest(trial)}
@@ -135,6 +137,6 @@ def open_study(config: StudyConfig, sampler: optuna.samplers.BaseSampler) -> opt
         study_name=config.study,
         storage=f"sqlite:///{config.folder.resolve() / 'study.db'}",
         sampler=sampler,
-        directions=[DIRECTIONS.get(name, "maximize") for name in config.search.objectives],
+        directions=["minimize" if name in MINIMISED else "maximize" for name in config.search.objectives],
         load_if_exists=True,
     )

@@ -80,6 +80,7 @@ def data_summary(data: Data) -> str:
     """One paragraph on the data: how much there is, what was dropped, how it was split, and whether it is synthetic."""
     report = data.report
     sizes = ", ".join(f"{name} {part['texts']:,}" for name, part in report["splits"].items())
-    dropped = f"{report['duplicate_rows']:,} duplicate rows dropped, {report['conflicting_texts']:,} texts with conflicting labels"
+    conflicts = f"{report['conflicting_texts']:,} texts with conflicting labels"
+    dropped = f"{report['duplicate_rows']:,} duplicate rows dropped, {conflicts}"
     notice = f" {report['notice']}" if report["notice"] else ""
     return f"{report['rows_used']:,} different comments of {report['source']} ({sizes}; {dropped}).{notice}"

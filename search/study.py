@@ -76,9 +76,7 @@ class StudyRun:
         """Run to the end, taking up what an earlier run of the same study left."""
         store = Store(self.config.store_root)
         data_key = store.add("data", self.data.fingerprint, self._save_data).key
-        study = open_study(
-            self.config, make_sampler(self.config.search.sampler, self.config.seed, STARTUP_TRIALS)
-        )
+        study = open_study(self.config, make_sampler(self.config.search.sampler, self.config.seed, STARTUP_TRIALS))
         self._train_references(study, data_key)
         searcher = ParetoSearcher(study, self.config)
         if searcher.remaining:
@@ -101,14 +99,17 @@ class StudyRun:
         if REFERENCES not in study.user_attrs:
             self.console.print("teacher and classical floor: trained and measured once, for all trials")
             with self.console.status("teacher and classical floor"):
-                task = ray.remote(prepare).options(num_cpus=self.cpus)
+                resources = self.config.resources
+                task = ray.remote(prepare).options(num_cpus=self.cpus, num_gpus=resources.gpus_per_trial)
                 rows, folds = ray.get(task.remote(self.config, data_key, self.cpus))
             model = Path(self.config.teacher.model).name
             if folds:
                 pd.DataFrame(folds).assign(model=model).to_parquet(self.config.folder / "folds.parquet", index=False)
             study.set_user_attr(REFERENCES, rows)
         teacher, floor = (row["f1_macro"] for row in study.user_attrs[REFERENCES])
-        self.console.print(f"macro F1 on validation: teacher {teacher:.4f}, classical floor {floor:.4f}", highlight=False)
+        self.console.print(
+            f"macro F1 on validation: teacher {teacher:.4f}, classical floor {floor:.4f}", highlight=False
+        )
         if teacher <= floor:
             self.console.print(
                 "[yellow]warning:[/] the teacher does not beat the classical floor: compressing it has little point. "
@@ -173,7 +174,7 @@ class StudyRun:
         return Outcome(read_records(files[0]), read_records(files[1]), files, finished)
 
 
-class TableAtTheEnd(tune.CLIReporter):  # type: ignore[misc]
+class TableAtTheEnd(tune.CLIReporter):
     """Tune's own table of trials, printed once."""
 
     def should_report(self, trials: list[Any], done: bool = False) -> bool:
@@ -184,5 +185,5 @@ class TableAtTheEnd(tune.CLIReporter):  # type: ignore[misc]
 def front_of(rows: list[Row]) -> list[Row]:
     """The rows on either front, with `on_front` and `on_safe_front`, smallest model first."""
     marked = front_rows(pd.DataFrame(rows))
-    flags = marked[["on_front", "on_safe_front"]].to_dict("index")
-    return [{**rows[index], **{name: bool(flag) for name, flag in flags[index].items()}} for index in marked.index]
+    flags = zip(marked.index, marked["on_front"], marked["on_safe_front"], strict=True)
+    return [{**rows[index], "on_front": bool(on), "on_safe_front": bool(safe)} for index, on, safe in flags]

@@ -35,7 +35,7 @@ def front_table(front: pd.DataFrame, recommended: pd.DataFrame) -> Table:
     table = Table(title="Pareto front", caption="★ safe on validation, not unsafe on test", title_justify="left")
     for name in ("", "chain", "F1 val", "F1 test", "MB", "× faster", "verdict"):
         table.add_column(name, justify="left" if name in {"", "chain", "verdict"} else "right", overflow="fold")
-    for row in front.to_dict("records"):
+    for row in plain_rows(front):
         table.add_row(
             "★" if row["model_key"] in set(recommended["model_key"]) else "",
             escape(describe_chain(row)),
@@ -52,7 +52,7 @@ def closest(trials: pd.DataFrame, config: StudyConfig) -> list[str]:
     """The compressed models that miss the limits by least, and what each misses."""
     limits = {name: getattr(config.safety, f"max_{name}") for name in DROPS}
     candidates: list[tuple[float, str]] = []
-    for row in trials[trials["model_key"].notna() & (trials["stage"] != "baseline")].to_dict("records"):
+    for row in plain_rows(trials[trials["model_key"].notna() & (trials["stage"] != "baseline")]):
         over = {name: _bound(row, name) - limit for name, limit in limits.items()}
         missed = ", ".join(
             f"{DROPS[name]} may drop by {_bound(row, name):.3f} (limit {limits[name]:g})"
@@ -63,6 +63,11 @@ def closest(trials: pd.DataFrame, config: StudyConfig) -> list[str]:
         hint = f"; {int(needed)} critical positives in validation would decide" if pd.notna(needed) else ""
         candidates.append((max(over.values()), f"{describe_chain(row)}: {missed or row['safety_verdict']}{hint}"))
     return [line for _, line in sorted(candidates)[:CLOSEST]]
+
+
+def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries by column name."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _bound(row: dict[str, Any], name: str) -> float:

@@ -90,7 +90,7 @@ def safety_limits(config: StudyConfig) -> SafetyLimits:
 
 
 def run_trial(bench: Workbench, params: Mapping[str, Any], report: Report) -> list[Row]:
-    """Teacher, student, sparse and compact model, each measured; stops before pruning when the student is far from safe.
+    """Teacher, student, sparse and compact model, each measured; stops before pruning if the student is far from safe.
 
     Args:
         bench: config, store and data of the study.
@@ -187,7 +187,7 @@ def constraints(row: Mapping[str, Any], config: StudyConfig) -> dict[str, float]
 
 
 def far_from_safe(row: Mapping[str, Any], config: StudyConfig) -> bool:
-    """Whether a drop is beyond its limit by more than the study's margin: pruning and quantizing will not bring it back."""
+    """Whether a drop is beyond its limit by more than the study's margin: the later stages will not bring it back."""
     return max(constraints(row, config).values()) > config.search.stop_margin
 
 

@@ -80,7 +80,6 @@ def test_words_are_misspelt(sample: pd.DataFrame) -> None:
     assert 0.02 < counts[counts < 30].sum() / counts.sum() < 0.2
 
 
-@pytest.mark.filterwarnings("default")
 def test_words_alone_fall_short_of_words_crossed_with_tone(sample: pd.DataFrame) -> None:
     train, test = slice(0, 4500), slice(4500, None)
     vectorizers = (TfidfVectorizer(token_pattern=r"\S+", sublinear_tf=True, min_df=2), _CrossedWithTone())

@@ -1,0 +1,106 @@
+"""What the tests share: a tiny chain of real models on the embedded sample, built once in a session.
+
+Nothing heavy is imported before a test asks for it.
+"""
+
+import os
+
+# Set before torch, tokenizers or the hub's client are imported: one thread, no network, the same in child processes.
+os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+
+import pytest
+
+TINY_LABELS = ("bully", "sexual", "threat")
+TINY_TEACHER = {
+    "epochs": 2,
+    "learning_rate": 1e-3,
+    "max_tokens": 48,
+    "scratch_layers": 2,
+    "scratch_width": 32,
+    "scratch_heads": 2,
+    "scratch_vocabulary": 400,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher_config():
+    """A scratch encoder of 2 layers, 32 wide."""
+    from pipeline.config import TeacherConfig
+
+    return TeacherConfig(**TINY_TEACHER)
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory):
+    """The store of the tiny chain. Tests may add to it, and damage nothing in it."""
+    from pipeline.cache import Store
+
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_store):
+    """Some 600 comments of the embedded sample, three labels."""
+    from pipeline.config import DataConfig
+    from pipeline.data import prepare
+
+    comments = prepare(DataConfig(sample_rows=600, label_columns=TINY_LABELS))
+
+    def build(folder):
+        comments.save(folder)
+        return {}
+
+    return tiny_store.add("data", comments.fingerprint, build)
+
+
+@pytest.fixture(scope="session")
+def tiny_comments(tiny_data):
+    """The comments of `tiny_data`, loaded."""
+    from pipeline.data import load_data
+
+    return load_data(tiny_data.path)
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tiny_store, tiny_data, tiny_teacher_config):
+    """A teacher trained for two epochs."""
+    from pipeline.teacher import train_teacher
+
+    return tiny_store.run(train_teacher, tiny_teacher_config, tiny_data)
+
+
+@pytest.fixture(scope="session")
+def tiny_pruned(tiny_store, tiny_data, tiny_teacher):
+    """The teacher pruned by wanda to half, fine-tuned for one epoch."""
+    from pipeline.config import PruneConfig
+    from pipeline.prune import prune
+
+    config = PruneConfig(method="wanda", learning_rate=1e-3)
+    return tiny_store.run(prune, config, tiny_data, tiny_teacher, tiny_teacher)
+
+
+@pytest.fixture(scope="session")
+def tiny_half(tiny_store, tiny_data, tiny_pruned):
+    """The pruned model in FP16."""
+    from pipeline.config import QuantizeConfig
+    from pipeline.quantize import quantize
+
+    return tiny_store.run(quantize, QuantizeConfig(method="fp16"), tiny_data, tiny_pruned)
+
+
+@pytest.fixture(scope="session")
+def tiny_int8(tiny_store, tiny_data, tiny_pruned):
+    """The pruned model in int8."""
+    from pipeline.config import QuantizeConfig
+    from pipeline.quantize import quantize
+
+    return tiny_store.run(quantize, QuantizeConfig(method="int8_dynamic"), tiny_data, tiny_pruned)
+
+
+@pytest.fixture(scope="session")
+def tiny_classical(tiny_store, tiny_data):
+    """The classical floor on the same split."""
+    from pipeline.classical import train_classical
+    from pipeline.config import ClassicalConfig
+
+    return tiny_store.run(train_classical, ClassicalConfig(), tiny_data)
