@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ WORKER_ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "PYTHONWARNINGS": "ignore",
 }
+KNOCK_SECONDS = 10
+"""How long a cluster may take to accept a connection."""
 
 
 class ClusterError(RuntimeError):
@@ -59,8 +62,9 @@ def session(address: str, storage_is_local: bool = True) -> Iterator[Session]:
     import ray
 
     try:
+        _knock(address)
         context = ray.init(**_options(address))
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         what = f"--address {address}: no Ray session there ({error}); start one, or take --address local"
         raise ClusterError(what) from error
     try:
@@ -85,6 +89,13 @@ def check_fit(up: Session, cpus: float, gpus: float) -> None:
                 f"resources.{name}_per_trial={asked:g}: no node has more than {there:g}; "
                 "ask for at most that, or join a cluster with larger nodes"
             )
+
+
+def _knock(address: str) -> None:
+    """Raise OSError when nothing listens under `[ray://]host:port`: Ray itself would try for one to three minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
 
 
 def _options(address: str) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def _plain_ticks(axis: Any, low: float, high: float) -> None:
 def _round_numbers(low: float, high: float) -> list[float]:
     """Between 3 and some 9 round numbers in [low, high], 0 < low < high; both ends when there are no round ones."""
     exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(range(10, 100))):
+    for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(range(10, 100))):
         scale = 0.1 if digits[0] == 10 else 1.0
         numbers = [float(f"{digit * scale * 10.0**exponent:.4g}") for exponent in exponents for digit in digits]
         inside = [number for number in numbers if low <= number <= high]

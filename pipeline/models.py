@@ -94,17 +94,35 @@ def build_scratch(config: TeacherConfig, labels: int, vocabulary: int) -> TextCl
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
     """A WordPiece tokenizer of at most `vocabulary` tokens learnt from `texts`; equal texts give equal tokenizers."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIAL_TOKENS, show_progress=False)
+    tokenizer = _word_piece(models.WordPiece(unk_token="[UNK]"))
+    # The trainer numbers the characters that continue a word in the order of a hash map, another one in every run, and
+    # breaks ties by number (huggingface/tokenizers#1794). Named beforehand, they have the numbers of this list.
+    known = [*SPECIAL_TOKENS, *_continuing_characters(tokenizer, texts)]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=known, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = _word_piece(models.WordPiece(tokenizer.get_vocab(), unk_token="[UNK]"))
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
     cls, sep = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
     )
     return tokenizer
+
+
+def _word_piece(model: models.WordPiece) -> Tokenizer:
+    """A tokenizer that composes accents, lowercases, and splits at white space and punctuation."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _continuing_characters(tokenizer: Tokenizer, texts: list[str]) -> list[str]:
+    """`##x` for every character x that stands after the first of a word, sorted."""
+    normalise, split = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
+    words = {word for text in texts for word, _ in split(normalise(text))}
+    return sorted({f"##{character}" for word in words for character in word[1:]})
 
 
 def keep_layers(model: TextClassifier, layers: int) -> TextClassifier:

@@ -32,10 +32,13 @@ def prune(config: PruneConfig, folder: Path, data: Artifact, student: Artifact, 
     else:
         masks = {name: magnitude_mask(layer.weight, config.sparsity) for name, layer in targets.items()}
 
+    dropped = {name: mask == 0 for name, mask in masks.items()}
+
     def hold_mask() -> None:
+        """Fill with 0.0: a product with the mask would leave -0.0 here and there, which zstd packs badly."""
         with torch.no_grad():
             for name, layer in targets.items():
-                layer.weight.masked_fill_((masks[name] == 0).to(layer.weight.device), 0.0)  # a product leaves -0.0, which zstd packs badly
+                layer.weight.masked_fill_(dropped[name].to(layer.weight.device), 0.0)
 
     hold_mask()
     history = []

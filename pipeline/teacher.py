@@ -14,6 +14,7 @@ from pipeline.artifact import Artifact, Notes, stage
 from pipeline.config import TeacherConfig
 from pipeline.data import load_data
 from pipeline.encoder_artifact import save_encoder
+from pipeline.errors import InputError
 from pipeline.models import TextClassifier, build_pretrained, build_scratch, train_tokenizer
 from pipeline.runtime import TOKENIZER
 from pipeline.splitting import folds
@@ -21,7 +22,7 @@ from pipeline.tokens import load_tokenizer, tokenise
 from pipeline.training import Examples, Recipe, predict_logits, seeded, train
 
 
-@stage("teacher", version=1)
+@stage("teacher", version=2)
 def train_teacher(config: TeacherConfig, folder: Path, data: Artifact) -> Notes:
     """Fine-tune an encoder on the train split.
 
@@ -71,12 +72,20 @@ def build(config: TeacherConfig, labels: int, tokenizer: Tokenizer) -> TextClass
 
 
 def pretrained_folder(model: str) -> str:
-    """The folder itself, or the local copy of a hub id (fetched when the hub can be reached)."""
+    """The folder itself, or the local copy of a hub id (fetched when the hub can be reached).
+
+    Raises:
+        InputError: it is no folder, and the hub does not give it.
+    """
     if Path(model).is_dir():
         return model
     from huggingface_hub import snapshot_download
 
-    return snapshot_download(model, allow_patterns=["*.json", "*.safetensors"])
+    try:
+        return snapshot_download(model, allow_patterns=["*.json", "*.safetensors"])
+    except (OSError, ValueError) as error:  # the hub's own errors are kinds of these
+        remedy = "give a folder, the id of a model that the hub has, or scratch"
+        raise InputError([f"teacher.model={model!r}: no such folder, and not to be had from the hub; {remedy}"]) from error
 
 
 def recipe(config: TeacherConfig) -> Recipe:

@@ -64,6 +64,8 @@ class SearchConfig(Config):
     """What is optimised: any of f1_macro, model_size_mb, latency_ratio; or tradeoff_score alone."""
     stop_margin: float = Field(0.05, ge=0.0, le=1.0)
     """How far beyond a safety limit a student's drop may be before its trial stops ahead of pruning."""
+    points: tuple[dict[str, str | int | float], ...] = ()
+    """Settings of the first trials, as `distil.method: none`; the sampler suggests what a point leaves out."""
 
     @model_validator(mode="after")
     def _objectives_fit(self) -> Self:

@@ -45,7 +45,8 @@ class ParetoSearcher(Searcher):
     @property
     def remaining(self) -> int:
         """Trials still to run: those that an earlier run left unfinished, and new ones."""
-        return len(self._unfinished) + max(0, self._config.search.trials - len(self.study.get_trials(deepcopy=False)))
+        begun = sum(trial.state != TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
+        return len(self._unfinished) + max(0, self._config.search.trials - begun)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         """Number and settings of the next trial, or that there is none."""
@@ -100,7 +101,7 @@ def finish_trial(study: optuna.Study, trial: Trial, config: StudyConfig, rows: l
             ERROR: problem,
             **settings,
         }
-        kept = [row for row in rows if row.get("model_key") and math.isfinite(row.get("f1_macro") or math.nan)]
+        kept = [row for row in rows if row.get("model_key") and math.isfinite(objectives(row, ("f1_macro",))[0])]
         trial.set_user_attr(ROWS, [*(row for row in kept if row.get("status") == "ok"), failed])
         trial.set_user_attr(ERROR, problem)
         study.tell(trial, state=TrialState.FAIL)
@@ -131,12 +132,16 @@ def collected_rows(study: optuna.Study) -> list[Row]:
 
 
 def open_study(config: StudyConfig, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
-    """The Optuna study of `study.db`, made if it is not there."""
+    """The Optuna study of `study.db`, made if it is not there, with the study's points as its first trials."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=config.study,
         storage=f"sqlite:///{config.folder.resolve() / 'study.db'}",
         sampler=sampler,
         directions=["minimize" if name in MINIMISED else "maximize" for name in config.search.objectives],
         load_if_exists=True,
     )
+    if all(trial.state == TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
+        for point in config.search.points:
+            study.enqueue_trial(point, skip_if_exists=True)
+    return study

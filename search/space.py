@@ -43,6 +43,32 @@ class Space:
         return _product(sizes)
 
 
+def point_problems(config: StudyConfig) -> list[str]:
+    """What is wrong with `search.points`: keys that are no setting, and values that the space does not hold."""
+    problems = []
+    for index, point in enumerate(config.search.points):
+        for key, value in point.items():
+            stage, _, name = key.partition(".")
+            where = f"search.points[{index}].{key}"
+            if stage not in STAGES or name not in STAGES[stage].model_fields:
+                problems.append(f"{where}={value!r}: no such setting of distil, prune or quantize; take it out")
+            elif not _holds(setting := config.settings(stage)[name], value):
+                held = setting.model_dump(exclude_defaults=True) if isinstance(setting, Choices | Range) else setting
+                problems.append(f"{where}={value!r}: not in the study's {key}: {held}; add it there, or change this")
+    return problems
+
+
+def _holds(setting: Setting, value: Any) -> bool:
+    if isinstance(setting, Choices):
+        return value in setting.choices
+    if isinstance(setting, Range):
+        if isinstance(value, str) or not setting.low <= value <= setting.high:
+            return False
+        steps = (value - setting.low) / setting.step if setting.step else 0.0
+        return math.isclose(steps, round(steps), abs_tol=1e-9)
+    return bool(value == setting)
+
+
 def flat_settings(stage: str, config: StageConfig) -> dict[str, Any]:
     """The settings that `config` uses as `stage.name`: columns of `trials.parquet`, parameters of a trial."""
     return {f"{stage}.{name}": value for name, value in config.key_fields().items()}

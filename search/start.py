@@ -10,6 +10,7 @@ from pipeline.data import Data, prepare
 from pipeline.errors import InputError
 from search.config import StudyConfig
 from search.model_folder import check_paths, resolve
+from search.space import point_problems
 from search.study_file import differences, load_study, to_yaml
 
 STUDY_FILE = "study.yaml"
@@ -22,7 +23,7 @@ def checked(study: Path | None, overrides: Sequence[str], resume: bool) -> tuple
         InputError: with every problem of the study file, the paths, the data and the folder to resume.
     """
     config = load_study(study, overrides)
-    problems = check_paths(config)
+    problems = check_paths(config) + point_problems(config)
     data = None
     try:
         data = prepare(config.data, config.teacher.folds)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from evaluation.evaluator import CompressionEvaluator, LatencyConfig
-from evaluation.safety import SafetyLimits
+from evaluation.safety import ROUNDING, SafetyLimits
 from pipeline.artifact import Artifact
 from pipeline.cache import Store
 from pipeline.classical import train_classical
@@ -179,7 +179,8 @@ def objectives(row: Mapping[str, Any], names: tuple[str, ...]) -> list[float]:
 
 def constraints(row: Mapping[str, Any], config: StudyConfig) -> dict[str, float]:
     """How far each drop is beyond its limit: feasible at 0 or below. A drop that is not known counts as the worst."""
-    limits = {name: float(getattr(config.safety, f"max_{name}")) for name in DROPS}
+    # With the verdict's own tolerance: what it does not call unsafe is feasible.
+    limits = {name: float(getattr(config.safety, f"max_{name}")) + ROUNDING for name in DROPS}
     drops = {name: row.get(name) for name in DROPS}
     return {
         name: 1.0 if drop is None or math.isnan(drop) else float(drop) - limits[name] for name, drop in drops.items()

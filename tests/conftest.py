@@ -12,8 +12,8 @@ import pytest
 
 TINY_LABELS = ("bully", "sexual", "threat")
 TINY_TEACHER = {
-    "epochs": 2,
-    "learning_rate": 1e-3,
+    "epochs": 4,
+    "learning_rate": 5e-3,
     "max_tokens": 48,
     "scratch_layers": 2,
     "scratch_width": 32,
@@ -63,7 +63,7 @@ def tiny_comments(tiny_data):
 
 @pytest.fixture(scope="session")
 def tiny_teacher(tiny_store, tiny_data, tiny_teacher_config):
-    """A teacher trained for two epochs."""
+    """A teacher that has learnt something: macro F1 about 0.5 where guessing gives 0.2."""
     from pipeline.teacher import train_teacher
 
     return tiny_store.run(train_teacher, tiny_teacher_config, tiny_data)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import DistilConfig, PruneConfig, QuantizeConfig, StageConfig
 from search.config import STAGES, StudyConfig
-from search.space import Space, flat_settings
+from search.space import Space, flat_settings, point_problems
 from search.study_file import load_study, study_from
 
 
@@ -186,3 +186,16 @@ def test_a_continuous_setting_counts_only_where_it_is_used() -> None:
     assert Space(study_from(raw)).size() == 1
     raw["distil"]["method"] = "logit"
     assert Space(study_from(raw)).size() is None
+
+
+def test_points_are_checked_against_the_space() -> None:
+    raw = {
+        "data": {"path": "embedded"},
+        "distil": {"method": {"choices": ["none", "logit"]}, "layers": {"low": 1, "high": 4}},
+        "prune": {"method": "magnitude", "sparsity": {"low": 0.3, "high": 0.7, "step": 0.1}},
+    }
+    good = {"distil.method": "logit", "distil.layers": 4, "prune.sparsity": 0.5, "prune.method": "magnitude"}
+    bad = {"distil.layers": 5, "prune.sparsity": 0.55, "prune.method": "wanda", "distil.metod": "none", "data.path": "x"}
+    assert point_problems(study_from({**raw, "search": {"points": [good]}})) == []
+    problems = point_problems(study_from({**raw, "search": {"points": [good, bad]}}))
+    assert [problem.split("=")[0] for problem in problems] == [f"search.points[1].{key}" for key in bad]

@@ -1,0 +1,177 @@
+"""A tiny real chain, measured: every field, against scikit-learn and against what the deployed folder answers."""
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, hamming_loss, recall_score, roc_auc_score
+
+from evaluation.evaluator import CompressionEvaluator, LatencyConfig
+from evaluation.safety import SafetyLimits
+from evaluation.stage_metrics import CompressionStageMetrics
+from pipeline.runtime import EagerClassifier, load_classifier
+
+STAGES = {
+    "tiny_teacher": "baseline",
+    "tiny_pruned": "after_pruning",
+    "tiny_int8": "after_quantization",
+    "tiny_classical": "classical",
+}
+ABSENT = {
+    "tiny_int8": {"num_trainable_params"},
+    "tiny_classical": {"num_trainable_params", "prunable_sparsity_percent"},
+}
+
+
+@pytest.fixture(scope="module")
+def evaluator(tiny_store, tiny_data, tiny_teacher):
+    return CompressionEvaluator(
+        store=tiny_store,
+        data=tiny_data,
+        teacher=tiny_teacher,
+        limits=SafetyLimits("threat"),
+        priorities={"threat": 3.0},
+        latency=LatencyConfig(seconds=0.2, requests=40),
+        bootstrap_rounds=500,
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(evaluator, request):
+    return {
+        fixture: evaluator.evaluate_model(request.getfixturevalue(fixture), stage) for fixture, stage in STAGES.items()
+    }
+
+
+def probabilities_of(artifact, texts):
+    """What a caller gets who asks for one comment at a time."""
+    classifier = load_classifier(artifact.path)
+    logits = np.concatenate([classifier.predict_logits([text]) for text in texts]).astype(np.float64)
+    return 1 / (1 + np.exp(-logits))
+
+
+def tuned(labels, probabilities):
+    """The threshold of best F1 of each label, on a grid of 0.05, by trying all."""
+    chosen = []
+    for truth, column in zip(labels.T, probabilities.T, strict=True):
+        scores = [(f1_score(truth, column >= t / 20, zero_division=0), -abs(t - 10), -t) for t in range(1, 20)]
+        chosen.append((1 + scores.index(max(scores))) / 20)
+    return np.array(chosen)
+
+
+@pytest.mark.parametrize("fixture", STAGES)
+def test_every_field_is_filled(measured, fixture):
+    metrics = measured[fixture]
+    empty = {field.name for field in dataclasses.fields(metrics) if getattr(metrics, field.name) is None}
+    assert empty == ABSENT.get(fixture, set())
+    assert metrics.stage == STAGES[fixture]
+    assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(metrics.timestamp) < timedelta(minutes=10)
+    assert 0 < metrics.latency_p50_ms <= metrics.latency_p95_ms <= metrics.latency_p99_ms < 1000
+    assert 0 < metrics.speedup_low <= metrics.speedup_factor <= metrics.speedup_high
+    assert metrics.throughput_samples_per_sec > 0 and metrics.speedup_vs_eager > 0
+    assert CompressionStageMetrics.from_flat_dict(metrics.to_flat_dict()) == metrics
+
+
+def test_the_teacher_is_the_measure_of_itself(measured, evaluator, tiny_teacher):
+    metrics = measured["tiny_teacher"]
+    assert (metrics.speedup_factor, metrics.speedup_low, metrics.speedup_high) == (1.0, 1.0, 1.0)
+    assert metrics.size_compression_ratio == 1.0
+    for split in ("validation", "test"):
+        result = evaluator.safety(tiny_teacher, split)
+        assert result.safety_verdict == "safe" and result.safe_for_deployment
+        assert (result.f1_drop, result.critical_f1_drop, result.critical_recall_drop_upper) == (0.0, 0.0, 0.0)
+    scores = evaluator.scores(metrics.f1_macro, metrics.critical_f1, 1.0, 1.0)
+    assert scores == pytest.approx({"tradeoff_score": 0.5 + 0.3 / 10 + 0.2 / 5, "safe_compression_score": 1.0})
+
+
+def test_the_deployed_runtime_is_faster_than_eager_pytorch(measured):
+    # ONNX Runtime needs a fifth of eager's time for so small a model: the two columns cannot have been mixed up.
+    assert measured["tiny_teacher"].speedup_vs_eager > 1.5
+
+
+def test_int8_is_smaller_in_the_ratio_of_the_files(measured, tiny_teacher, tiny_int8):
+    files = [artifact.path / "model.onnx" for artifact in (tiny_teacher, tiny_int8)]
+    ratio = files[0].stat().st_size / files[1].stat().st_size
+    assert measured["tiny_int8"].size_compression_ratio == pytest.approx(ratio) and ratio > 1.3
+    assert measured["tiny_pruned"].prunable_sparsity_percent == 50.0
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("fixture", STAGES)
+def test_classification_is_scikit_learns_on_what_the_folder_answers(request, evaluator, tiny_comments, fixture, split):
+    artifact = request.getfixturevalue(fixture)
+    validation, asked = tiny_comments.validation, getattr(tiny_comments, split)
+    thresholds = tuned(validation.labels, probabilities_of(artifact, validation.texts))
+    probabilities = probabilities_of(artifact, asked.texts)
+    truth, predicted = asked.labels, probabilities >= thresholds
+    found = evaluator.classification(artifact, split)
+    assert list(found["thresholds"].values()) == pytest.approx(thresholds.tolist()), "tuned on validation for any split"
+    expected = {
+        "f1_macro": f1_score(truth, predicted, average="macro", zero_division=0),
+        "f1_micro": f1_score(truth, predicted, average="micro", zero_division=0),
+        "f1_weighted": f1_score(truth, predicted, average="weighted", zero_division=0),
+        "accuracy_exact": accuracy_score(truth, predicted),
+        "hamming": hamming_loss(truth, predicted),
+        "roc_auc": roc_auc_score(truth, probabilities, average="macro"),
+        "critical_f1": f1_score(truth[:, 2], predicted[:, 2], zero_division=0),
+        "critical_recall": recall_score(truth[:, 2], predicted[:, 2], zero_division=0),
+        "priority_weighted_f1": np.average(f1_score(truth, predicted, average=None, zero_division=0), weights=[1, 1, 3]),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    for i, label in enumerate(("bully", "sexual", "threat")):
+        assert found["confusion_matrices"][label] == confusion_matrix(truth[:, i], predicted[:, i]).tolist()
+
+
+def test_the_metrics_are_those_of_validation(measured, evaluator, tiny_int8):
+    fields = evaluator.classification(tiny_int8, "validation")
+    del fields["undefined"]
+    found = {name: getattr(measured["tiny_int8"], name) for name in fields}
+    assert found == fields
+    assert evaluator.classification(tiny_int8, "test")["roc_auc"] != fields["roc_auc"]
+    flat = evaluator.quality(tiny_int8, "validation")
+    assert flat["f1_macro"] == fields["f1_macro"] and flat["thresholds.threat"] == fields["thresholds"]["threat"]
+    assert "model_size_mb" not in flat and "stage" not in flat
+
+
+def test_probabilities_are_those_of_the_eager_model_too(evaluator, tiny_teacher, tiny_comments):
+    logits = EagerClassifier(tiny_teacher.path).predict_logits(tiny_comments.test.texts).astype(np.float64)
+    found = evaluator.probabilities(tiny_teacher, "test")
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), atol=1e-4)
+
+
+def test_safety_compares_both_models_at_their_own_thresholds(request, evaluator, tiny_teacher, tiny_comments):
+    for fixture in ("tiny_pruned", "tiny_classical"):
+        candidate = request.getfixturevalue(fixture)
+        for split in ("validation", "test"):
+            truth = getattr(tiny_comments, split).labels
+            predictions = []
+            for artifact in (tiny_teacher, candidate):
+                thresholds = tuned(
+                    tiny_comments.validation.labels, probabilities_of(artifact, tiny_comments.validation.texts)
+                )
+                predictions.append(probabilities_of(artifact, getattr(tiny_comments, split).texts) >= thresholds)
+            macro = [f1_score(truth, predicted, average="macro", zero_division=0) for predicted in predictions]
+            recall = [recall_score(truth[:, 2], predicted[:, 2], zero_division=0) for predicted in predictions]
+            result = evaluator.safety(candidate, split)
+            assert result.f1_drop == pytest.approx(macro[0] - macro[1])
+            assert result.critical_recall_drop == pytest.approx(recall[0] - recall[1])
+            assert result.safety_verdict != "safe", "some 20 positives cannot show that no 3 % are lost"
+
+
+def test_scores_follow_the_formula(measured, evaluator):
+    teacher, compact = measured["tiny_teacher"], measured["tiny_int8"]
+    scores = evaluator.scores(compact.f1_macro, compact.critical_f1, 4.0, 20.0)
+    assert scores["tradeoff_score"] == pytest.approx(0.5 * compact.f1_macro / teacher.f1_macro + 0.3 * 0.4 + 0.2)
+    retention = compact.critical_f1 / teacher.critical_f1
+    assert scores["safe_compression_score"] == pytest.approx(4.0 * retention**2)
+
+
+def test_a_model_is_measured_once_a_session(measured, evaluator, tiny_pruned):
+    before = {path for path in evaluator.store.root.glob("latency/*")}
+    again = evaluator.evaluate_model(tiny_pruned, "after_pruning")
+    assert dataclasses.replace(again, timestamp=measured["tiny_pruned"].timestamp) == measured["tiny_pruned"]
+    assert {path for path in evaluator.store.root.glob("latency/*")} == before
+    quiet = evaluator.speed(tiny_pruned, "quiet")
+    assert quiet["latency_mean_ms"] != again.latency_mean_ms and quiet.keys() == evaluator.speed(tiny_pruned).keys()
+    assert len(list(evaluator.store.root.glob("latency/*"))) == len(before) + 1

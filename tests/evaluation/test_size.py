@@ -1,0 +1,108 @@
+"""Sizes against the file system, zstandard's own compressor, and counting by hand."""
+
+import io
+import json
+
+import numpy as np
+import onnx
+import pytest
+import zstandard
+from onnx import numpy_helper
+from safetensors.numpy import load_file
+
+from evaluation.size import compressed_bytes, measure_size
+
+FORMS = ["tiny_teacher", "tiny_pruned", "tiny_half", "tiny_int8", "tiny_classical"]
+
+
+def torch_weights(artifact):
+    return load_file(artifact.path / "model.safetensors")
+
+
+@pytest.mark.parametrize("fixture", FORMS)
+def test_bytes_are_those_of_the_deployed_weight_files(request, fixture):
+    folder = request.getfixturevalue(fixture).path
+    names = ["coefficients.npz", "vocabulary.json"] if fixture == "tiny_classical" else ["model.onnx"]
+    size = measure_size(folder)
+    assert size["model_size_mb"] == pytest.approx(sum((folder / name).stat().st_size for name in names) / 2**20)
+    whole = sum(len(zstandard.ZstdCompressor(level=3).compress((folder / name).read_bytes())) for name in names)
+    assert size["download_size_mb"] == pytest.approx(whole / 2**20, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "random", "text", "empty"])
+def test_compressed_bytes_are_those_of_a_stream_that_comes_back_whole(tmp_path, kind):
+    random = np.random.default_rng(0)
+    content = {
+        "zeros": bytes(3_000_000),
+        "random": random.bytes(2_500_000),  # more than two of the blocks that are read at once
+        "text": "নদী পাখি আকাশ ".encode() * 20_000,
+        "empty": b"",
+    }[kind]
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    stream = io.BytesIO()
+    with zstandard.ZstdCompressor(level=3).stream_writer(stream, size=len(content), closefd=False) as writer:
+        writer.write(content)
+    assert zstandard.ZstdDecompressor().decompress(stream.getvalue()) == content
+    assert compressed_bytes(file) == pytest.approx(len(stream.getvalue()), rel=0.001, abs=16)
+    if kind == "random":
+        assert compressed_bytes(file) >= len(content)
+
+
+@pytest.mark.parametrize("fixture", ["tiny_teacher", "tiny_pruned"])
+def test_counts_and_sparsity_by_hand(request, fixture):
+    artifact = request.getfixturevalue(fixture)
+    weights, size = torch_weights(artifact), measure_size(artifact.path)
+    numbers = np.concatenate([array.ravel() for array in weights.values()])
+    inside = np.concatenate([a.ravel() for name, a in weights.items() if a.ndim == 2 and ".layer." in name])
+    assert size["num_parameters"] == size["num_trainable_params"] == numbers.size
+    assert size["sparsity_percent"] == pytest.approx(100 * np.mean(numbers == 0))
+    assert size["prunable_sparsity_percent"] == pytest.approx(100 * np.mean(inside == 0))
+    if fixture == "tiny_pruned":
+        assert size["prunable_sparsity_percent"] == 50.0
+        assert 0 < size["sparsity_percent"] < 50.0
+
+
+@pytest.mark.parametrize("fixture", ["tiny_half", "tiny_int8"])
+def test_a_quantized_model_has_as_many_parameters_as_before(request, tiny_pruned, fixture):
+    size, before = measure_size(request.getfixturevalue(fixture).path), measure_size(tiny_pruned.path)
+    assert size["num_parameters"] == before["num_parameters"] == 37_603  # 400, 48 and 2 embeddings, 2 layers, the head
+    assert size["num_trainable_params"] is None, "what is left cannot be trained"
+    assert size["model_size_mb"] < before["model_size_mb"]
+    assert size["prunable_sparsity_percent"] >= 50.0
+
+
+def test_int8_sparsity_counts_the_numbers_that_mean_zero(tiny_int8):
+    graph = onnx.load(tiny_int8.path / "model.onnx").graph
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    zeros = prunable_zeros = prunable = 0
+    for name, array in stored.items():
+        base = name.removesuffix("_quantized")
+        if base != name:
+            values = (array.astype(int) - int(stored[f"{base}_zero_point"])) * float(stored[f"{base}_scale"])
+            if base.startswith("onnx::MatMul"):
+                prunable, prunable_zeros = prunable + values.size, prunable_zeros + (values == 0).sum()
+        elif array.ndim == 1 and array.dtype == np.float32:
+            values = array
+        else:
+            continue
+        zeros += (values == 0).sum()
+    size = measure_size(tiny_int8.path)
+    assert size["sparsity_percent"] == pytest.approx(100 * zeros / size["num_parameters"])
+    assert size["prunable_sparsity_percent"] == pytest.approx(100 * prunable_zeros / prunable)
+
+
+def test_zeros_pay_in_the_download_alone(tiny_teacher, tiny_pruned):
+    before, after = measure_size(tiny_teacher.path), measure_size(tiny_pruned.path)
+    assert after["model_size_mb"] == pytest.approx(before["model_size_mb"], rel=0.001)
+    zero_bytes = 4 * round(after["sparsity_percent"] / 100 * after["num_parameters"])
+    saved = (before["download_size_mb"] - after["download_size_mb"]) * 2**20
+    # Zeros scattered at random cannot vanish: which half they are costs a bit a weight.
+    assert 0.5 * zero_bytes < saved < zero_bytes
+
+
+def test_the_floor_counts_its_coefficients(tiny_classical):
+    size = measure_size(tiny_classical.path)
+    terms = len(json.loads((tiny_classical.path / "vocabulary.json").read_text(encoding="utf-8"))["terms"])
+    assert size["num_parameters"] == terms + 3 * terms + 3, "inverse document frequencies, weights, biases"
+    assert size["num_trainable_params"] is None and "prunable_sparsity_percent" not in size

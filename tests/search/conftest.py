@@ -1,0 +1,84 @@
+"""The smoke study, run once in a Ray session for every test that looks at what came out of it."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from search.config import StudyConfig
+
+SMOKE = Path(__file__).parents[2] / "search" / "studies" / "smoke.yaml"
+RAISES = {"distil.method": "none", "prune.method": "wanda"}
+NOT_A_NUMBER = {"distil.method": "logit", "distil.temperature": 1}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A study that has run, and what it printed."""
+
+    config: StudyConfig
+    outcome: Any
+    printed: str
+
+    @property
+    def folder(self) -> Path:
+        """Its results."""
+        return self.config.folder
+
+
+@dataclass(frozen=True)
+class SmokeRuns:
+    """The same study three times: from nothing, with the store of the first, and with a trial function that fails."""
+
+    overrides: tuple[str, ...]
+    first: Run
+    second: Run
+    faulty: Run
+
+
+def faulty_trial() -> Callable[..., list[dict[str, Any]]]:
+    """A trial function that raises for one chain and has no F1 for another; local, so that it is pickled by value."""
+    raises, not_a_number, nan = RAISES, NOT_A_NUMBER, math.nan
+
+    def trial(bench: Any, params: Mapping[str, Any], report: Callable[..., None]) -> list[dict[str, Any]]:
+        from search.trial import run_trial
+
+        rows = run_trial(bench, params, report)
+        if raises.items() <= params.items():
+            raise ValueError(f"torn weights of {params['quantize.method']}")
+        if not_a_number.items() <= params.items():
+            rows[-1]["f1_macro"] = nan
+        return rows
+
+    return trial
+
+
+@pytest.fixture(scope="session")
+def smoke_runs(tmp_path_factory: pytest.TempPathFactory) -> SmokeRuns:
+    """Seed and margin are such that four trials have every stage, and one chain of each fault."""
+    from cluster.session import session
+    from search.start import checked, claim_folder, with_absolute_paths
+    from search.study import StudyRun
+
+    folder = tmp_path_factory.mktemp("smoke")
+    overrides = ("seed=2", "search.stop_margin=1")
+
+    def run(name: str, cpus: int, **changes: Any) -> Run:
+        places = [f"results_dir={folder / name}", f"storage={folder / 'store'}"]
+        config, data = checked(SMOKE, [*overrides, *places], resume=False)
+        claim_folder(config, resume=False)
+        console = Console(file=io.StringIO(), width=200)
+        outcome = StudyRun(with_absolute_paths(config), data, cpus, console, **changes).run()
+        assert isinstance(console.file, io.StringIO)
+        return Run(config, outcome, console.file.getvalue())
+
+    with session("local") as up:
+        cpus = int(up.cpus)
+        return SmokeRuns(overrides, run("first", cpus), run("second", cpus), run("faulty", cpus, trial=faulty_trial()))

@@ -1,0 +1,309 @@
+"""Between Tune and Optuna, driven as Tune would: how each trial ends, what is taken up again, which rows come out."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from evaluation.records import RUN_DEPENDENT, read_records, write_records
+from search.config import StudyConfig
+from search.sampler import make_sampler
+from search.searcher import QUIET, REFERENCES, ParetoSearcher, collected_rows, open_study
+from search.study_file import study_from
+
+Row = dict[str, Any]
+FEASIBLE = ("f1_drop", "critical_f1_drop", "critical_recall_drop")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> StudyConfig:
+    made = study_from(
+        {
+            "study": "s",
+            "results_dir": str(tmp_path),
+            "distil": {"method": {"choices": ["none", "logit"]}, "alpha": {"low": 0.0, "high": 1.0}},
+            "prune": {"method": {"choices": ["none", "wanda"]}, "sparsity": {"low": 0.1, "high": 0.9, "step": 0.1}},
+            "search": {"trials": 6, "sampler": "random"},
+        }
+    )
+    made.folder.mkdir()
+    return made
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[StudyConfig], ParetoSearcher]]:
+    """Opens a study's database as a new run would; every connection is closed at the end."""
+    verbosity = optuna.logging.get_verbosity()
+    studies: list[optuna.Study] = []
+
+    def open_again(config: StudyConfig) -> ParetoSearcher:
+        sampler = make_sampler(config.search.sampler, config.seed, 6)
+        studies.append(open_study(config, sampler))
+        return ParetoSearcher(studies[-1], config)
+
+    yield open_again
+    optuna.logging.set_verbosity(verbosity)
+    for study in studies:
+        _dispose(study)
+
+
+def _dispose(study: optuna.Study) -> None:
+    storage: Any = study._storage
+    storage.remove_session()
+    storage._backend.engine.dispose()
+
+
+def row(key: str, **changes: Any) -> Row:
+    measured: Row = {"study": "s", "stage": "after_kd", "model_key": key, "status": "ok", "error": None}
+    measured |= {"f1_macro": 0.8, "model_size_mb": 2.0, "speedup_factor": 4.0, "safety_verdict": "safe"}
+    return measured | {f"{name}{end}": 0.0 for name in FEASIBLE for end in ("", "_upper")} | changes
+
+
+def states(config: StudyConfig) -> dict[int, str]:
+    """The trials' states as they stand in the file, read without Optuna."""
+    connection = sqlite3.connect(config.folder / "study.db")
+    try:
+        return dict(connection.execute("SELECT number, state FROM trials ORDER BY number").fetchall())
+    finally:
+        connection.close()
+
+
+def test_a_good_trial_is_complete_with_its_values_and_feasible(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    searcher = opened(config)
+    searcher.suggest("a")
+    searcher.on_trial_result("a", {"at_stage": "distil"})
+    searcher.on_trial_complete("a", {"at_stage": "done", "rows": [row("first", f1_macro=0.1), row("last")]})
+    [trial] = searcher.study.best_trials
+    assert trial.values == [0.8, 2.0, 0.25]
+    assert trial.constraints == pytest.approx({"f1_drop": -0.05, "critical_f1_drop": -0.03, "critical_recall_drop": -0.03})
+    assert states(config) == {0: "COMPLETE"}
+    assert [(one["model_key"], one["trial"]) for one in collected_rows(searcher.study)] == [("first", 0), ("last", 0)]
+
+
+ENDINGS: dict[str, tuple[Row | None, Row | None, bool, str]] = {
+    "NaN objective": (None, {"rows": [row("k", f1_macro=math.nan)]}, False, "objective is not finite: f1_macro=nan"),
+    "null objective": (None, {"rows": [row("k", speedup_factor=None)]}, False, "not finite: latency_ratio=nan"),
+    "infinite objective": (None, {"rows": [row("k", model_size_mb=math.inf)]}, False, "model_size_mb=inf"),
+    "no rows": (None, {"rows": []}, False, "the trial returned no measured model"),
+    "no report at all": (None, None, False, "the trial returned no measured model"),
+    "raised": ({"rows": [row("k")], "error": "ValueError: torn"}, None, True, "ValueError: torn"),
+    "raised before a row": ({"rows": [], "error": "OSError: full"}, None, True, "OSError: full"),
+    "died while working": ({"at_stage": "prune", "f1_macro": 0.9}, None, True, "worker died without a word"),
+    "died at once": (None, None, True, "worker died without a word"),
+    "died with good rows": ({"rows": [row("k")]}, None, True, "worker died without a word"),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_trial_without_a_result_fails_with_its_error(
+    ending: str, config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    report, result, died, told = ENDINGS[ending]
+    searcher = opened(config)
+    suggested = searcher.suggest("a")
+    assert isinstance(suggested, dict)
+    if report is not None:
+        searcher.on_trial_result("a", report)
+    searcher.on_trial_complete("a", result, error=died)
+    assert states(config) == {0: "FAIL"}
+    assert searcher.study.best_trials == []
+    [trial] = searcher.study.trials
+    assert told in trial.user_attrs["error"]
+    *measured, failed = collected_rows(searcher.study)
+    assert (failed["status"], failed["trial"], failed.get("model_key")) == ("failed", 0, None)
+    assert told in failed["error"]
+    assert failed["distil.method"] == suggested["params"]["distil.method"]
+    assert all(one["status"] == "ok" and math.isfinite(one["f1_macro"]) for one in measured)
+    write_records(collected_rows(searcher.study), config.folder / "trials.parquet")
+    assert told in read_records(config.folder / "trials.parquet")["error"].iloc[-1]
+
+
+def test_models_measured_before_a_failure_are_kept(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    searcher = opened(config)
+    searcher.suggest("a")
+    rows = [row("zero", f1_macro=0.0), row("good", stage="after_pruning")]
+    searcher.on_trial_result("a", {"rows": rows, "error": "ValueError: torn"})
+    searcher.on_trial_complete("a", None, error=True)
+    kept = collected_rows(searcher.study)
+    assert [one.get("model_key") for one in kept] == ["zero", "good", None]
+    assert kept[2]["stage"] == "after_pruning"
+
+
+@pytest.mark.parametrize("limit", FEASIBLE)
+def test_a_drop_beyond_its_limit_is_infeasible(
+    limit: str, config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    """However good its values: it dominates the feasible one, which alone is kept among the best."""
+    searcher = opened(config)
+    for name, ending in {"good": row("good"), "bad": row("bad", f1_macro=1.0, model_size_mb=0.1, **{limit: 0.2})}.items():
+        searcher.suggest(name)
+        searcher.on_trial_complete(name, {"rows": [ending]})
+    assert states(config) == {0: "COMPLETE", 1: "COMPLETE"}
+    assert [trial.number for trial in searcher.study.best_trials] == [0]
+    broken = {name for name, value in searcher.study.trials[1].constraints.items() if value > 0}
+    assert broken == {limit}
+
+
+@pytest.mark.parametrize("drop", [None, math.nan, "absent"])
+def test_a_trial_without_safety_values_is_infeasible(
+    drop: Any, config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    measured = row("k", f1_macro=1.0)
+    for name in FEASIBLE:
+        measured[name] = drop
+    if drop == "absent":
+        measured = {name: value for name, value in measured.items() if not name.endswith(("drop", "upper"))}
+    searcher = opened(config)
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", {"rows": [measured]})
+    assert searcher.study.best_trials == []
+    constraints = searcher.study.trials[0].constraints
+    assert set(constraints) == set(FEASIBLE) and min(constraints.values()) > 0
+
+
+def test_trials_are_counted_down_to_the_end(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    searcher = opened(config)
+    for number in range(6):
+        assert searcher.remaining == 6 - number
+        suggested = searcher.suggest(f"t{number}")
+        assert isinstance(suggested, dict) and suggested["number"] == number
+        if number % 2:
+            searcher.on_trial_complete(f"t{number}", {"rows": [row(f"k{number}")]}, error=number == 3)
+    assert searcher.remaining == 0
+    assert searcher.suggest("more") == Searcher.FINISHED
+    searcher.on_trial_complete("more", None)
+    searcher.on_trial_complete("t1", {"rows": []}, error=True)
+    assert states(config) == dict(enumerate(["RUNNING", "COMPLETE", "RUNNING", "FAIL", "RUNNING", "COMPLETE"]))
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsgaii"])
+def test_what_a_killed_run_left_is_taken_up(
+    sampler: str, config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    config = config.model_copy(update={"search": config.search.model_copy(update={"sampler": sampler})})
+    killed = opened(config)
+    before = [killed.suggest(f"t{number}") for number in range(4)]
+    killed.on_trial_complete("t1", {"rows": [row("k1")]})
+    killed.on_trial_complete("t2", None, error=True)
+    finished = [killed.study.trials[number] for number in (1, 2)]
+
+    resumed = opened(config)
+    assert resumed.remaining == 2 + 2
+    again = [resumed.suggest(f"again{number}") for number in range(4)]
+    assert again[:2] == [before[0], before[3]]
+    assert [one["number"] for one in again if isinstance(one, dict)] == [0, 3, 4, 5]
+    assert resumed.suggest("more") == Searcher.FINISHED
+    for number in range(4):
+        resumed.on_trial_complete(f"again{number}", {"rows": [row(f"new{number}")]})
+    assert states(config) == dict(enumerate(["COMPLETE", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]))
+    kept = [resumed.study.trials[number] for number in (1, 2)]
+    assert [(one.values, one.params, one.user_attrs, one.datetime_complete) for one in kept] == [
+        (one.values, one.params, one.user_attrs, one.datetime_complete) for one in finished
+    ]
+    assert opened(config).remaining == 0
+
+
+def test_a_trial_cut_off_while_it_was_suggested_gets_the_same_params(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher], tmp_path: Path
+) -> None:
+    undisturbed = config.model_copy(update={"results_dir": str(tmp_path / "undisturbed")})
+    undisturbed.folder.mkdir(parents=True)
+    expected = opened(undisturbed).suggest("t0")
+    killed = opened(config)
+    killed.study.ask()
+    resumed = opened(config)
+    assert resumed.remaining == 6
+    assert resumed.suggest("t0") == expected
+
+
+def test_a_resumed_study_may_ask_for_more_trials_or_fewer(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    first = opened(config)
+    for number in range(6):
+        first.suggest(f"t{number}")
+        if number != 4:
+            first.on_trial_complete(f"t{number}", {"rows": [row(f"k{number}")]})
+    for trials, remaining in ((9, 4), (6, 1), (2, 1)):
+        search = config.search.model_copy(update={"trials": trials})
+        assert opened(config.model_copy(update={"search": search})).remaining == remaining
+
+
+def test_rows_name_each_model_once_under_the_lowest_trial(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    searcher = opened(config)
+    searcher.study.set_user_attr(REFERENCES, [row("teacher", stage="baseline"), row("floor", stage="classical")])
+    for number in range(4):
+        searcher.suggest(f"t{number}")
+    endings = {
+        3: {"rows": [row("student", node="of 3"), row("third", stage="after_pruning")]},
+        2: {"rows": [row("teacher", stage="baseline", node="of 2")]},
+        1: {"rows": [row("student", node="of 1"), row("first", stage="after_pruning")]},
+    }
+    for number, report in endings.items():
+        searcher.on_trial_complete(f"t{number}", report)
+    kept = [(one["model_key"], one["trial"], one.get("node")) for one in collected_rows(searcher.study)]
+    assert kept == [
+        ("teacher", None, None),
+        ("floor", None, None),
+        ("student", 1, "of 1"),
+        ("first", 1, None),
+        ("third", 3, None),
+    ]
+
+
+def test_quiet_figures_replace_the_first_ones(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    searcher = opened(config)
+    searcher.study.set_user_attr(REFERENCES, [row("teacher", stage="baseline")])
+    searcher.suggest("t0")
+    searcher.on_trial_complete("t0", {"rows": [row("a"), row("b", stage="after_pruning")]})
+    before = {one["model_key"]: one for one in collected_rows(searcher.study)}
+    figures = {"speedup_factor": 3.0, "latency_mean_ms": 7.0}
+    searcher.study.set_user_attr(QUIET, {"b": figures, "teacher": {"latency_mean_ms": 9.0}})
+    after = {one["model_key"]: one for one in collected_rows(searcher.study)}
+    assert after == {
+        "teacher": before["teacher"] | {"latency_mean_ms": 9.0},
+        "a": before["a"],
+        "b": before["b"] | figures,
+    }
+    assert set(figures) <= set(RUN_DEPENDENT)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "directions", "values"),
+    [
+        (["f1_macro", "model_size_mb", "latency_ratio"], "MAXIMIZE MINIMIZE MINIMIZE", [0.8, 2.0, 0.25]),
+        (["latency_ratio", "f1_macro"], "MINIMIZE MAXIMIZE", [0.25, 0.8]),
+        (["tradeoff_score"], "MAXIMIZE", [0.6]),
+    ],
+)
+def test_objectives_are_told_in_their_order_and_direction(
+    objectives: list[str],
+    directions: str,
+    values: list[float],
+    config: StudyConfig,
+    opened: Callable[[StudyConfig], ParetoSearcher],
+) -> None:
+    search = config.search.model_copy(update={"objectives": tuple(objectives)})
+    searcher = opened(config.model_copy(update={"search": search}))
+    searcher.suggest("t0")
+    searcher.on_trial_complete("t0", {"rows": [row("a", tradeoff_score=0.6)]})
+    assert " ".join(direction.name for direction in searcher.study.directions) == directions
+    assert searcher.study.get_trials(states=(TrialState.COMPLETE,))[0].values == values
