@@ -142,3 +142,11 @@ def file_name(text: str) -> str:
         return name
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{name.strip('._-')[: _LONGEST_FILE_NAME - 13]}-{digest}".lstrip("-")
+
+
+def unused_name(name: str, taken: set[str]) -> str:
+    """`name`, or with `-2`, `-3`, … when that is taken already, in whatever case; added to `taken`."""
+    candidates = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
+    unused = next(candidate for candidate in candidates if candidate.lower() not in taken)
+    taken.add(unused.lower())
+    return unused

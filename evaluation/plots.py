@@ -137,15 +137,16 @@ def _plain_ticks(axis: Any, low: float, high: float) -> None:
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """Between 3 and some 9 round numbers in [low, high], 0 < low < high; both ends when there are no round ones."""
+    """Some 2 to 10 round numbers in [low, high], 0 < low < high: of each decade, or evenly spread in a narrow range."""
+    from matplotlib.ticker import MaxNLocator
+
     exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(range(10, 100))):
-        scale = 0.1 if digits[0] == 10 else 1.0
-        numbers = [float(f"{digit * scale * 10.0**exponent:.4g}") for exponent in exponents for digit in digits]
+    for digits in ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):
+        numbers = [float(f"{digit * 10.0**exponent:.4g}") for exponent in exponents for digit in digits]
         inside = [number for number in numbers if low <= number <= high]
         if len(inside) >= 3:
-            return inside[:: max(1, -(-len(inside) // 9))]
-    return [float(f"{low:.3g}"), float(f"{high:.3g}")]
+            return inside[:: -(-len(inside) // 9)]
+    return [float(number) for number in MaxNLocator(6).tick_values(low, high) if low <= number <= high]
 
 
 def _draw_fronts(axes: Axes, front: pd.DataFrame) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from evaluation.escape import file_name, write_csv, write_json
+from evaluation.escape import file_name, unused_name, write_csv, write_json
 from evaluation.plots import plot_front
 from evaluation.records import STAGES, plain_value, read_metadata, read_records
 from evaluation.tables import front_table, stages_table
@@ -84,13 +84,14 @@ def best_chain(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _parent(trials: pd.DataFrame, row: pd.Series[Any]) -> pd.Series[Any] | None:
-    """The measured row of an earlier stage that `row` was made from, rather of the same trial than of another."""
+    """The measured row of the nearest earlier stage that `row` was made from, of its own trial if that has one."""
     earlier = trials["stage"].map(_RANK) < _RANK[row["stage"]]
-    parents = trials[trials["model_key"].eq(row["parent_key"]) & earlier & trials["status"].ne("failed")]
+    parents = trials[trials["model_key"].eq(row["parent_key"]) & earlier]
     if parents.empty:
         return None
     same_trial = parents["trial"].eq(row["trial"]).fillna(False).astype(bool)
-    return (parents[same_trial] if same_trial.any() else parents).iloc[0]
+    chosen = parents[same_trial] if same_trial.any() else parents
+    return chosen.iloc[int(chosen["stage"].map(_RANK).to_numpy().argmax())]
 
 
 def export_metrics_to_csv(metrics: Metrics | Sequence[Metrics], path: Path) -> None:
@@ -212,20 +213,12 @@ def _write_folds(folder: Path, folds: pd.DataFrame | None) -> list[Path]:
     ranked = folds.sort_values(["val_macro_f1", "epoch"], ascending=[False, True], kind="stable", na_position="last")
     best = ranked.drop_duplicates(["model", "fold"]).sort_values(["model", "fold"])
     for model, rows in best.groupby("model", sort=True):
-        name = _unused(file_name(str(model)), taken)
+        name = unused_name(file_name(str(model)), taken)
         summary, metrics = folder / f"fold_summary_{name}.csv", folder / f"best_metrics_{name}.csv"
         write_csv(summary, list(rows.columns), _rows(rows))
         write_csv(metrics, ["metric", "mean", "std", "folds", "mean \u00b1 std"], _mean_and_deviation(rows))
         written += [summary, metrics]
     return written
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    """`name`, or with `-2`, `-3`, … when another model's name came to the same; added to `taken`."""
-    candidates = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
-    unused = next(candidate for candidate in candidates if candidate.lower() not in taken)
-    taken.add(unused.lower())
-    return unused
 
 
 def _mean_and_deviation(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -84,8 +84,8 @@ def pretrained_folder(model: str) -> str:
     try:
         return snapshot_download(model, allow_patterns=["*.json", "*.safetensors"])
     except (OSError, ValueError) as error:  # the hub's own errors are kinds of these
-        remedy = "give a folder, the id of a model that the hub has, or scratch"
-        raise InputError([f"teacher.model={model!r}: no such folder, and not to be had from the hub; {remedy}"]) from error
+        problem = f"teacher.model={model!r}: no such folder, and not to be had from the hub"
+        raise InputError([f"{problem}; give a folder, the id of a model that the hub has, or scratch"]) from error
 
 
 def recipe(config: TeacherConfig) -> Recipe:

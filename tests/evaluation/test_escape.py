@@ -63,7 +63,9 @@ def test_spell_out_groups_runs() -> None:
     assert spell_out("aBCdE", str.islower) == "a[U+0042 U+0043]d[U+0045]"
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", "\r=1", "  =1", "＝1", "-1+cmd|' /C calc'!A0"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", "\r=1", "  =1", "＝1", "-1+cmd|' /C calc'!A0"]
+)
 def test_csv_cell_defuses_formulas(text: str) -> None:
     assert csv_cell(text) == "'" + text
 

@@ -116,7 +116,9 @@ def test_classification_is_scikit_learns_on_what_the_folder_answers(request, eva
         "roc_auc": roc_auc_score(truth, probabilities, average="macro"),
         "critical_f1": f1_score(truth[:, 2], predicted[:, 2], zero_division=0),
         "critical_recall": recall_score(truth[:, 2], predicted[:, 2], zero_division=0),
-        "priority_weighted_f1": np.average(f1_score(truth, predicted, average=None, zero_division=0), weights=[1, 1, 3]),
+        "priority_weighted_f1": np.average(
+            f1_score(truth, predicted, average=None, zero_division=0), weights=[1, 1, 3]
+        ),
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     for i, label in enumerate(("bully", "sexual", "threat")):

@@ -1,4 +1,4 @@
-"""The measuring protocol: intervals by simulation and by SciPy, turns by classifiers that sleep, the slot by real processes."""
+"""The measuring protocol: intervals by simulation and by SciPy, turns by classifiers that sleep, the slot by processes."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def drifting_times(random, rounds, ratio):
-    """Baseline and candidate on a machine that slows down and speeds up by half, comments of many lengths, noisy clock."""
+    """Baseline and candidate on a machine that slows down and speeds up, comments of many lengths, a noisy clock."""
     mood = 1.0 + 0.5 * np.sin(np.linspace(0, 3 * np.pi, rounds) + random.uniform(0, 6))
     comment = random.lognormal(0.0, 0.8, rounds)
     noise = np.exp(random.laplace(0.0, 0.2, (2, rounds)))
@@ -107,7 +107,7 @@ TEXTS = [f"comment {i}" for i in range(40)]
 
 def measured(**protocol):
     asked = []
-    models = {name: Sleeper(name, seconds, asked) for name, seconds in (("a", 0.004), ("b", 0.002), ("c", 0.0))}
+    models = {name: Sleeper(name, seconds, asked) for name, seconds in (("a", 0.008), ("b", 0.002), ("c", 0.0))}
     started = time.perf_counter()
     times = measure_latency(models, TEXTS, **protocol)
     elapsed = time.perf_counter() - started
@@ -130,10 +130,10 @@ def test_every_round_asks_every_model_the_same_comment_in_an_order_that_changes(
 
 def test_times_are_those_of_the_model_they_are_named_after():
     times, _, _, _ = measured(seconds=0.0, requests=40, seed=0)
-    assert times["a"].min() >= 4.0 and times["b"].min() >= 2.0
-    assert np.median(times["a"]) < 8.0 and np.median(times["b"]) < 5.0 and np.median(times["c"]) < 1.0
-    speedup, low, high = paired_speedup(times["a"], times["b"])
-    assert 1.2 < low <= speedup <= high < 2.2
+    assert times["a"].min() >= 8.0 and times["b"].min() >= 2.0
+    assert np.median(times["c"]) < 2.0 < np.median(times["b"]) < 8.0 < np.median(times["a"]) < 80.0, "milliseconds"
+    speedup, low, _ = paired_speedup(times["a"], times["b"])
+    assert low > 1.0 and 1.5 < speedup < 4.1
 
 
 def test_rounds_go_on_for_the_shortest_time():
@@ -151,12 +151,12 @@ def test_throughput_counts_comments_in_batches_of_32():
     asked = []
     per_second = throughput(Sleeper("a", 0.0005, asked), TEXTS, seconds=0.2, seed=0)
     assert {len(texts) for _, texts in asked} == {BATCH} and BATCH == 32
-    assert 600 < per_second <= 1 / 0.0005
+    assert 200 < per_second <= 1 / 0.0005
 
 
-def test_summarise_is_the_mean_and_numpys_percentiles():
+def test_summarise_is_the_mean_and_percentiles_between_ranks():
     times = np.random.default_rng(0).lognormal(size=997)
-    ordered = np.sort(times)  # 997 values: the percentiles 50, 95 and 99 fall on ranks
+    ordered = np.sort(times)
     found = summarise(times)
     assert found["latency_mean_ms"] == pytest.approx(sum(times) / 997)
     ranks = [0.50 * 996, 0.95 * 996, 0.99 * 996]
@@ -199,7 +199,7 @@ def test_the_slot_waits_for_the_other_process(slot_holder):
     with node_slot():
         entered = time.monotonic()
     left = float(slot_holder.stdout.readline())
-    assert 0 <= entered - left < 5
+    assert 0 <= entered - left < 30
 
 
 def test_the_slot_of_a_killed_process_is_free(slot_holder):

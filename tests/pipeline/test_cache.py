@@ -1,4 +1,4 @@
-"""The store: keys, hits, failures, builders that die, workers that meet, files that rot. Real processes, real signals."""
+"""The store: keys, hits, failures, builders that die, workers that meet, files that rot; real processes and signals."""
 
 import json
 import logging
@@ -135,7 +135,9 @@ def test_none_passes_the_model_on(tmp_path):
     teacher = Artifact("t" * 64, "teacher", tmp_path, {"parents": [], "notes": {}, "seconds": 1.0})
     assert store.run(Stage("prune", 1, build), PruneConfig(method="none"), DATA, student, teacher) is student
     assert build.calls == 0
-    assert store.run(Stage("prune", 1, build), PruneConfig(method="wanda"), DATA, student, teacher).parent_key == "s" * 64
+    assert (
+        store.run(Stage("prune", 1, build), PruneConfig(method="wanda"), DATA, student, teacher).parent_key == "s" * 64
+    )
 
 
 def test_the_second_run_is_a_hit_and_does_not_call_the_stage(tmp_path):

@@ -52,8 +52,14 @@ def test_the_student_is_deployed_with_its_parents_tokenizer(run_distil, tiny_tea
     student = run_distil(layers=1, epochs=1)
     names = {path.name for path in student.path.iterdir()}
     assert names == {
-        "tokenizer.json", "model.safetensors", "config.json", "classifier.json", "model.onnx", "deploy.json", "manifest.json"
-    }  # fmt: skip
+        "tokenizer.json",
+        "model.safetensors",
+        "config.json",
+        "classifier.json",
+        "model.onnx",
+        "deploy.json",
+        "manifest.json",
+    }
     assert (student.path / "tokenizer.json").read_bytes() == (tiny_teacher.path / "tokenizer.json").read_bytes()
     assert student.parent_key == tiny_teacher.key
     assert (student.path / "model.onnx").stat().st_size < (tiny_teacher.path / "model.onnx").stat().st_size

@@ -58,9 +58,7 @@ def batches():
 
 def answers(file):
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return np.concatenate(
-        [session.run(None, {"input_ids": ids, "attention_mask": mask})[0] for ids, mask in batches()]
-    )
+    return np.concatenate([session.run(None, {"input_ids": ids, "attention_mask": mask})[0] for ids, mask in batches()])
 
 
 def torch_answers(model):

@@ -11,7 +11,7 @@ from pipeline.tokens import Tokens, bucketed_batches, load_tokenizer, load_token
 COMMENT = st.lists(st.integers(1, 2**31 - 1), max_size=12)
 COMMENTS = st.lists(COMMENT, min_size=1, max_size=30)
 LENGTHS = st.lists(st.integers(1, 60), max_size=400).map(lambda values: np.array(values, dtype=np.int64))
-WORDS = "তুমি খুব ভালো মানুষ নদী পাখি আকাশ hello WORLD 123 !".split()
+WORDS = ["তুমি", "খুব", "ভালো", "মানুষ", "নদী", "পাখি", "আকাশ", "hello", "WORLD", "123", "!"]
 
 
 def tokens_of(comments):
@@ -63,7 +63,9 @@ def test_bucketed_batches_hold_every_row_once(lengths, batch_size, seed):
 def test_one_bucket_pads_as_little_as_sorting_by_length(lengths, batch_size, seed):
     batches = bucketed_batches(lengths, batch_size, np.random.default_rng(seed))  # 400 comments make one bucket
     ordered = np.sort(lengths)
-    least = sum(len(part) * part.max() for part in np.split(ordered, range(batch_size, len(ordered), batch_size)) if len(part))
+    least = sum(
+        len(part) * part.max() for part in np.split(ordered, range(batch_size, len(ordered), batch_size)) if len(part)
+    )
     assert sum(len(batch) * lengths[batch].max() for batch in batches) == least
 
 
@@ -97,7 +99,9 @@ def tokenizer_file(tmp_path_factory):
 
 
 @settings(max_examples=50, deadline=None)
-@given(texts=st.lists(st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join), max_size=12), limit=st.integers(4, 12))
+@given(
+    texts=st.lists(st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join), max_size=12), limit=st.integers(4, 12)
+)
 def test_tokenise_is_the_tokenizer_comment_by_comment_cut_at_the_limit(tokenizer_file, texts, limit):
     tokenizer = load_tokenizer(tokenizer_file, limit)
     tokens = tokenise(tokenizer, texts)

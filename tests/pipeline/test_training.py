@@ -36,7 +36,7 @@ def learnable(count, seed):
     """Comments of 2 to 9 tokens; label 0 holds where token 5 occurs, label 1 where token 6 does."""
     random = np.random.default_rng(seed)
     comments = [random.integers(5, VOCABULARY, random.integers(2, 10)).tolist() for _ in range(count)]
-    for label, token in enumerate((5, 6)):
+    for token in (5, 6):
         for comment in comments:
             if random.random() < 0.4:
                 comment[int(random.integers(len(comment)))] = token

@@ -85,7 +85,9 @@ def test_a_good_trial_is_complete_with_its_values_and_feasible(
     searcher.on_trial_complete("a", {"at_stage": "done", "rows": [row("first", f1_macro=0.1), row("last")]})
     [trial] = searcher.study.best_trials
     assert trial.values == [0.8, 2.0, 0.25]
-    assert trial.constraints == pytest.approx({"f1_drop": -0.05, "critical_f1_drop": -0.03, "critical_recall_drop": -0.03})
+    assert trial.constraints == pytest.approx(
+        {"f1_drop": -0.05, "critical_f1_drop": -0.03, "critical_recall_drop": -0.03}
+    )
     assert states(config) == {0: "COMPLETE"}
     assert [(one["model_key"], one["trial"]) for one in collected_rows(searcher.study)] == [("first", 0), ("last", 0)]
 
@@ -147,7 +149,10 @@ def test_a_drop_beyond_its_limit_is_infeasible(
 ) -> None:
     """However good its values: it dominates the feasible one, which alone is kept among the best."""
     searcher = opened(config)
-    for name, ending in {"good": row("good"), "bad": row("bad", f1_macro=1.0, model_size_mb=0.1, **{limit: 0.2})}.items():
+    for name, ending in {
+        "good": row("good"),
+        "bad": row("bad", f1_macro=1.0, model_size_mb=0.1, **{limit: 0.2}),
+    }.items():
         searcher.suggest(name)
         searcher.on_trial_complete(name, {"rows": [ending]})
     assert states(config) == {0: "COMPLETE", 1: "COMPLETE"}
