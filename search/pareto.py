@@ -33,14 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     console = Console(highlight=False)
     try:
-        with session(options.address) as up:
+        with session(options.address, storage_is_local=config.storage is None) as up:
             check_fit(up, config.resources.cpus_per_trial, config.resources.gpus_per_trial)
             if moved := claim_folder(config, options.resume):
                 console.print(f"the earlier study of this name is kept in {moved}", markup=False, soft_wrap=True)
             from search.study import StudyRun
             from search.summary import show
 
-            console.print(f"study {config.study}: {data_summary(data)}", markup=False)
+            console.print(f"study {config.study}: {data_summary(data)}", markup=False, soft_wrap=True)
             console.print(f"Ray dashboard: {up.dashboard_url}" if up.dashboard_url else "Ray has no dashboard")
             outcome = StudyRun(with_absolute_paths(config), data, max(1, int(up.cpus)), console).run()
     except ClusterError as error:

@@ -11,7 +11,6 @@ import pandas as pd
 from ray.tune import Callback
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
 from evaluation.front import front_rows
@@ -82,16 +81,14 @@ class Progress(Callback):
         self._count(collected_rows(self._searcher.study))
         rows: list[Row] = (trial.last_result or {}).get("rows") or []
         told = f"failed: {error.splitlines()[-1]}" if error else _in_words(rows[-1]) if rows else "no model"
-        self._console.print(
-            f"{self._done:>4}/{self._total}  trial {trial.config['number']}: {escape(told)}", highlight=False
-        )
+        self._say(f"{self._done:>4}/{self._total}  trial {trial.config['number']}: {told}")
         if not self._console.is_terminal:
             counts = self._counts
-            self._console.print(
-                f"           {counts['safe']} of {counts['models']} models safe, front {counts['front']}, "
-                f"{self._time_left()} left",
-                highlight=False,
-            )
+            safe = f"{counts['safe']} of {counts['models']} models safe, front {counts['front']}"
+            self._say(f"           {safe}, {self._time_left()} left")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _count(self, rows: list[Row]) -> None:
         frame = pd.DataFrame(rows)

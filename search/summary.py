@@ -15,6 +15,8 @@ from search.config import StudyConfig
 from search.study import Outcome
 
 CLOSEST = 3
+KEY_LENGTH = 8
+NUMBERS = {"F1 val", "F1 test", "MB", "× faster"}
 DROPS = {"f1_drop": "macro F1", "critical_f1_drop": "critical F1", "critical_recall_drop": "critical recall"}
 
 
@@ -22,9 +24,9 @@ def show(outcome: Outcome, config: StudyConfig, console: Console) -> None:
     """Print the front, the closest misses when nothing is safe, and the paths of the files."""
     console.print(front_table(outcome.front, outcome.recommended))
     if outcome.finished and outcome.recommended.empty:
-        console.print("no compressed model is safe; the closest ones:", highlight=False)
+        console.print("no compressed model is safe; the closest ones:", highlight=False, soft_wrap=True)
         for line in closest(outcome.trials, config):
-            console.print(f"  {escape(line)}", highlight=False)
+            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     console.print("files:")
     for file in outcome.files:
         console.print(f"  {escape(str(shortest(file)))}", highlight=False, soft_wrap=True)
@@ -33,11 +35,12 @@ def show(outcome: Outcome, config: StudyConfig, console: Console) -> None:
 def front_table(front: pd.DataFrame, recommended: pd.DataFrame) -> Table:
     """The front, smallest model first; a star marks what can be recommended."""
     table = Table(title="Pareto front", caption="★ safe on validation, not unsafe on test", title_justify="left")
-    for name in ("", "chain", "F1 val", "F1 test", "MB", "× faster", "verdict"):
-        table.add_column(name, justify="left" if name in {"", "chain", "verdict"} else "right", overflow="fold")
+    for name in ("", "model", "chain", "F1 val", "F1 test", "MB", "× faster", "verdict"):
+        table.add_column(name, justify="right" if name in NUMBERS else "left", overflow="fold")
     for row in plain_rows(front):
         table.add_row(
             "★" if row["model_key"] in set(recommended["model_key"]) else "",
+            row["model_key"][:KEY_LENGTH],
             escape(describe_chain(row)),
             f"{row['f1_macro']:.3f}",
             f"{row['test_f1_macro']:.3f}" if "test_f1_macro" in row else "",

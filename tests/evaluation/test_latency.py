@@ -1,4 +1,4 @@
-"""The measuring protocol: intervals by simulation and by SciPy, turns by classifiers that sleep, the slot by processes."""
+"""The measuring protocol: intervals by simulation and SciPy, turns by classifiers that sleep, a slot by processes."""
 
 import os
 import signal

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from evaluation import safety
+from evaluation import bootstrap
 from evaluation.safety import SafetyLimits, check_safety_thresholds
 
 LIMITS = SafetyLimits("threat")
@@ -196,7 +196,7 @@ def test_seed_decides_and_blocks_do_not_matter(monkeypatch):
     first = check(*sample, rounds=4000)
     assert check(*sample, rounds=4000) == first
     assert check(*sample, rounds=4000, seed=1) != first
-    monkeypatch.setattr(safety, "BLOCK_CELLS", 1000)
+    monkeypatch.setattr(bootstrap, "BLOCK_CELLS", 1000)
     blocked = check(*sample, rounds=4000)
     assert blocked.critical_recall_drop_upper == pytest.approx(first.critical_recall_drop_upper, rel=0.05)
 

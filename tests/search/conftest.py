@@ -62,16 +62,17 @@ def faulty_trial() -> Callable[..., list[dict[str, Any]]]:
 
 @pytest.fixture(scope="session")
 def smoke_runs(tmp_path_factory: pytest.TempPathFactory) -> SmokeRuns:
-    """Seed and margin are such that four trials have every stage, and one chain of each fault."""
+    """Seed and margin are such that three trials have every stage, and one chain of each fault."""
     from cluster.session import session
     from search.start import checked, claim_folder, with_absolute_paths
     from search.study import StudyRun
 
     folder = tmp_path_factory.mktemp("smoke")
-    overrides = ("seed=2", "search.stop_margin=1")
+    overrides = ("seed=2", "search.stop_margin=1", "search.trials=3")
 
-    def run(name: str, cpus: int, **changes: Any) -> Run:
+    def run(name: str, cpus: int, concurrent: int, **changes: Any) -> Run:
         places = [f"results_dir={folder / name}", f"storage={folder / 'store'}"]
+        places.append(f"resources.max_concurrent={concurrent}")
         config, data = checked(SMOKE, [*overrides, *places], resume=False)
         claim_folder(config, resume=False)
         console = Console(file=io.StringIO(), width=200)
@@ -81,4 +82,5 @@ def smoke_runs(tmp_path_factory: pytest.TempPathFactory) -> SmokeRuns:
 
     with session("local") as up:
         cpus = int(up.cpus)
-        return SmokeRuns(overrides, run("first", cpus), run("second", cpus), run("faulty", cpus, trial=faulty_trial()))
+        first, second = run("first", cpus, 2), run("second", cpus, 1)
+        return SmokeRuns(overrides, first, second, run("faulty", cpus, 1, trial=faulty_trial()))

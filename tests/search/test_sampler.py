@@ -1,4 +1,4 @@
-"""Samplers: the numbered one is a function of seed, number and name; all of them keep to the constraints that we set."""
+"""Samplers: the numbered one is a function of seed, number and name; the learning ones learn our constraints too."""
 
 from __future__ import annotations
 

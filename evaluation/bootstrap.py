@@ -1,0 +1,87 @@
+"""Paired bootstrap of two models on the same comments, in the form that `evaluation.safety` explains."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.thresholds import FloatArray, as_classes, f1_from_counts
+
+BLOCK_CELLS: Final = 2_000_000
+"""Weights drawn at once (16 MB), so that memory does not grow with rounds × comments."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The comments as K different patterns of (label, baseline, candidate), over C classes (see `as_classes`)."""
+
+    counts: FloatArray
+    """Comments with each pattern, shape [K]."""
+    features: FloatArray
+    """Each pattern's label, baseline, candidate, and the two models' hits, class by class, shape [K, 5·C]."""
+    critical: int
+    """The critical class."""
+    one_label: bool
+    """The two classes are those of one binary label."""
+
+    @classmethod
+    def of(
+        cls, labels: npt.NDArray[Any], baseline: npt.NDArray[Any], candidate: npt.NDArray[Any], critical: int
+    ) -> "Pairs":
+        stacked = np.concatenate([labels, baseline, candidate], axis=1) > 0
+        patterns, counts = np.unique(stacked, axis=0, return_counts=True)
+        actual, first, second = (as_classes(part) for part in np.split(patterns, 3, axis=1))
+        return cls(counts.astype(np.float64), _features(actual, first, second), critical, labels.shape[1] == 1)
+
+    @property
+    def class_count(self) -> int:
+        return int(self.features.shape[1]) // 5
+
+    def critical_positives(self) -> float:
+        return float(self.counts @ self.features[:, self.critical])
+
+    def drops(self, totals: FloatArray) -> FloatArray:
+        """Drops of macro F1, critical F1, critical recall, shape [..., 3], from weighted feature sums [..., 5·C]."""
+        positives, first, second, first_hits, second_hits = np.split(totals, 5, axis=-1)
+        lost_f1 = f1_from_counts(first_hits, first, positives) - f1_from_counts(second_hits, second, positives)
+        lost_hits = (first_hits - second_hits)[..., self.critical]
+        support = positives[..., self.critical]
+        undefined = np.full_like(support, np.nan)
+        lost_recall = np.divide(lost_hits, support, out=undefined, where=support > 0)
+        critical_f1 = np.where(support > 0, lost_f1[..., self.critical], np.nan)
+        return np.stack([lost_f1.mean(axis=-1), critical_f1, lost_recall], axis=-1)
+
+    def unseen_losses(self) -> FloatArray:
+        """For each class, one comment of it that the baseline gets right and the candidate wrong, shape [C, 5·C]."""
+        actual = np.eye(self.class_count)
+        # With one binary label, missing one class is predicting the other.
+        wrong = actual[::-1] if self.one_label else np.zeros_like(actual)
+        return _features(actual, actual, wrong)
+
+    def costliest_unseen_loss(self) -> FloatArray:
+        """The unseen loss that costs most macro F1, shape [5·C]; only classes with positives have one."""
+        totals, losses = self.counts @ self.features, self.unseen_losses()
+        cost = self.drops(totals + losses)[:, 0]
+        supported = totals[: self.class_count] > 0
+        return np.asarray(losses[np.where(supported, cost, -np.inf).argmax()], dtype=np.float64)
+
+    def upper_bounds(self, confidence: float, rounds: int, seed: int, scale: float = 1.0) -> FloatArray:
+        """One-sided upper bounds of the three drops, shape [3], as if each pattern occurred `scale` times as often."""
+        generator = np.random.default_rng(seed)
+        macro_loss, critical_loss = self.costliest_unseen_loss(), self.unseen_losses()[self.critical]
+        draws = np.empty((rounds, 3))
+        block = max(1, BLOCK_CELLS // len(self.counts))
+        for start in range(0, rounds, block):
+            size = min(block, rounds - start)
+            # A sum of k exponential weights is a gamma variable of shape k: patterns stand for comments.
+            totals = generator.standard_gamma(scale * self.counts, (size, len(self.counts))) @ self.features
+            unseen = generator.standard_exponential((size, 1))
+            draws[start : start + size, :1] = self.drops(totals + unseen * macro_loss)[:, :1]
+            draws[start : start + size, 1:] = self.drops(totals + unseen * critical_loss)[:, 1:]
+        return np.asarray(np.quantile(draws, confidence, axis=0, method="higher"), dtype=np.float64)
+
+
+def _features(actual: npt.NDArray[Any], first: npt.NDArray[Any], second: npt.NDArray[Any]) -> FloatArray:
+    """Columns whose weighted sums are the counts behind both models' F1, from [K, C] indicators: [K, 5·C]."""
+    return np.concatenate([actual, first, second, actual * first, actual * second], axis=1).astype(np.float64)
