@@ -64,7 +64,9 @@ def _holds(setting: Setting, value: Any) -> bool:
     if isinstance(setting, Range):
         if isinstance(value, str) or not setting.low <= value <= setting.high:
             return False
-        steps = (value - setting.low) / setting.step if setting.step else 0.0
+        whole = isinstance(setting.low, int) and isinstance(setting.high, int)
+        step = setting.step or (1 if whole else None)
+        steps = (value - setting.low) / step if step else 0.0
         return math.isclose(steps, round(steps), abs_tol=1e-9)
     return bool(value == setting)
 

@@ -86,8 +86,11 @@ class StudyRun:
         if finished:
             self.console.print("front: measured again in one quiet session, then once on the test split")
             front = self._measure_front_again(study, front, data_key)
-            figures = self._on_worker(test_figures, data_key, front)
-            front = [{**row, **figures[row["model_key"]]} for row in front]
+            front = self._add_test_figures(front, data_key)
+            references = self._add_test_figures(collected_rows(study)[:2], data_key)
+            teacher, floor = (row["test_f1_macro"] for row in references)
+            self._say(f"macro F1 on test: teacher {teacher:.4f}, classical floor {floor:.4f}")
+            write_records(references, self.config.folder / "references.parquet", metadata=self._metadata())
         return self._write(study, front, finished)
 
     def _save_data(self, folder: Path) -> dict[str, Any]:
@@ -107,9 +110,7 @@ class StudyRun:
                 pd.DataFrame(folds).assign(model=model).to_parquet(self.config.folder / "folds.parquet", index=False)
             study.set_user_attr(REFERENCES, rows)
         teacher, floor = (row["f1_macro"] for row in study.user_attrs[REFERENCES])
-        self.console.print(
-            f"macro F1 on validation: teacher {teacher:.4f}, classical floor {floor:.4f}", highlight=False
-        )
+        self._say(f"macro F1 on validation: teacher {teacher:.4f}, classical floor {floor:.4f}")
         if teacher <= floor:
             self.console.print(
                 "[yellow]warning:[/] the teacher does not beat the classical floor: compressing it has little point. "
@@ -155,23 +156,33 @@ class StudyRun:
             front = front_of(collected_rows(study))
         return front
 
+    def _add_test_figures(self, rows: list[Row], data_key: str) -> list[Row]:
+        figures = self._on_worker(test_figures, data_key, rows)
+        return [{**row, **figures[row["model_key"]]} for row in rows]
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def _on_worker(self, function: Callable[..., Any], data_key: str, rows: list[Row]) -> Any:
         return ray.get(ray.remote(with_bench).remote(function, self.config, data_key, rows))
 
     def _write(self, study: optuna.Study, front: list[Row], finished: bool) -> Outcome:
         """Write the Parquet files, and every table and figure from them."""
-        folder = self.config.folder
-        metadata = {
+        folder, metadata = self.config.folder, self._metadata()
+        write_records(collected_rows(study), folder / "trials.parquet", metadata=metadata)
+        write_records(front, folder / "front.parquet", metadata=metadata)
+        files = [folder / "trials.parquet", folder / "front.parquet", *write_report(folder)]
+        return Outcome(read_records(files[0]), read_records(files[1]), files, finished)
+
+    def _metadata(self) -> dict[str, str]:
+        """What the report needs to know beside the rows."""
+        return {
             "study": self.config.study,
             "preset": self.config.preset,
             "critical_label": self.config.critical_label,
             "label_columns": json.dumps(self.config.data.label_columns, ensure_ascii=False),
             "synthetic": json.dumps(bool(self.data.report["synthetic"])),
         }
-        write_records(collected_rows(study), folder / "trials.parquet", metadata=metadata)
-        write_records(front, folder / "front.parquet", metadata=metadata)
-        files = [folder / "trials.parquet", folder / "front.parquet", *write_report(folder)]
-        return Outcome(read_records(files[0]), read_records(files[1]), files, finished)
 
 
 class TableAtTheEnd(tune.CLIReporter):

@@ -248,6 +248,28 @@ def test_a_resumed_study_may_ask_for_more_trials_or_fewer(
         assert opened(config.model_copy(update={"search": search})).remaining == remaining
 
 
+def test_points_come_first_also_when_a_run_is_killed_between_them(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    points = ({"distil.method": "logit", "distil.alpha": 0.25}, {"prune.method": "wanda", "prune.sparsity": 0.3})
+    search = config.search.model_copy(update={"points": points, "trials": 4})
+    config = config.model_copy(update={"search": search})
+    killed = opened(config)
+    assert killed.remaining == 4
+    first = killed.suggest("t0")
+    resumed = opened(config)
+    assert resumed.remaining == 4
+    suggested = []
+    for index in range(4):
+        one = resumed.suggest(f"again{index}")
+        assert isinstance(one, dict)
+        suggested.append(one)
+    assert suggested[0] == first
+    assert [one["number"] for one in suggested] == [0, 1, 2, 3]
+    assert all(point.items() <= one["params"].items() for point, one in zip(points, suggested, strict=False))
+    assert resumed.suggest("more") == Searcher.FINISHED
+
+
 def test_rows_name_each_model_once_under_the_lowest_trial(
     config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
 ) -> None:

@@ -195,7 +195,22 @@ def test_points_are_checked_against_the_space() -> None:
         "prune": {"method": "magnitude", "sparsity": {"low": 0.3, "high": 0.7, "step": 0.1}},
     }
     good = {"distil.method": "logit", "distil.layers": 4, "prune.sparsity": 0.5, "prune.method": "magnitude"}
-    bad = {"distil.layers": 5, "prune.sparsity": 0.55, "prune.method": "wanda", "distil.metod": "none", "data.path": "x"}
+    bad = {
+        "distil.layers": 5,
+        "prune.sparsity": 0.55,
+        "prune.method": "wanda",
+        "distil.metod": "none",
+        "data.path": "x",
+    }
     assert point_problems(study_from({**raw, "search": {"points": [good]}})) == []
     problems = point_problems(study_from({**raw, "search": {"points": [good, bad]}}))
     assert [problem.split("=")[0] for problem in problems] == [f"search.points[1].{key}" for key in bad]
+
+
+@pytest.mark.parametrize(("value", "held"), [(1, True), (4, True), (2.0, True), (2.5, False), (5, False), ("3", False)])
+def test_a_point_in_a_range_of_whole_numbers_is_whole(value: Any, held: bool) -> None:
+    raw = {
+        "distil": {"method": "logit", "layers": {"low": 1, "high": 4}},
+        "search": {"points": [{"distil.layers": value}]},
+    }
+    assert (point_problems(study_from(raw)) == []) == held
