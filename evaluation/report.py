@@ -56,8 +56,9 @@ def write_report(folder: Path) -> list[Path]:
     folds = _read_folds(folder / "folds.parquet")
     chain = best_chain(study.trials)
     front_tex, stages_tex, png, pdf = (folder / name for name in ("front.tex", "stages.tex", "front.png", "front.pdf"))
-    front_tex.write_text(front_table(study.front, caption=f"{study.name}: Pareto front"), encoding="utf-8")
-    caption = f"{study.name}: best trade-off, stage by stage"
+    named = f"{study.name} (synthetic sample)" if study.synthetic else study.name
+    front_tex.write_text(front_table(study.front, caption=f"{named}: Pareto front"), encoding="utf-8")
+    caption = f"{named}: best trade-off, stage by stage"
     stages_tex.write_text(stages_table(chain, study.critical_label, caption=caption), encoding="utf-8")
     plot_front(study.trials, study.front, png, pdf, title=study.name, synthetic=study.synthetic)
     summary = _write_summary(folder, chain, study)

@@ -275,3 +275,9 @@ def test_a_module_run_needs_no_torch_ray_or_optuna(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, str(study(tmp_path, trial_rows()))]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_tables_of_the_embedded_sample_say_that_it_is_synthetic(tmp_path: Path) -> None:
+    write_report(study(tmp_path, trial_rows()))
+    for name in ("front.tex", "stages.tex"):
+        assert "(synthetic sample)" in (tmp_path / name).read_text(encoding="utf-8")
