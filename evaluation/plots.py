@@ -191,7 +191,10 @@ def _scatter(axes: Axes, models: pd.DataFrame, norm: LogNorm | None, marker: str
 
 def _annotate(figure: Figure, axes: Axes, models: pd.DataFrame) -> None:
     """Name teacher and floor, each where its text covers the fewest points and other texts, inside the axes."""
+    from matplotlib.patheffects import withStroke
+
     figure.canvas.draw()  # fixes the layout, so that positions in pixels hold
+    halo = [withStroke(linewidth=4, foreground="white")]  # keeps a name readable on a front's line
     points = axes.transData.transform(models[["model_size_mb", "f1_macro"]].to_numpy(dtype=np.float64))
     taken: list[Any] = []
     for stage, (name, _, _) in _REFERENCES.items():
@@ -202,6 +205,7 @@ def _annotate(figure: Figure, axes: Axes, models: pd.DataFrame) -> None:
                 align = {-1: "right", 0: "center", 1: "left"}[int(np.sign(x))]
                 level = {-1: "top", 0: "center", 1: "bottom"}[int(np.sign(y))]
                 style: dict[str, Any] = {"textcoords": "offset points", "ha": align, "va": level, "zorder": 4}
+                style["path_effects"] = halo
                 text = axes.annotate(name, place, xytext=(x, y), fontweight="bold", fontsize=9, **style)
                 box = text.get_window_extent().padded(4)
                 inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)

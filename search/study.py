@@ -29,6 +29,7 @@ from search.trial import Row, run_trial
 from search.worker import TrialFunction, prepare, run_in_tune, with_bench
 
 STARTUP_TRIALS = 6
+ENDED = (TrialState.COMPLETE, TrialState.FAIL)
 SHOWN_BY_TUNE = {
     "at_stage": "stage",
     "f1_macro": "macro F1",
@@ -81,8 +82,10 @@ class StudyRun:
         searcher = ParetoSearcher(study, self.config)
         if searcher.remaining:
             self._run_trials(searcher, data_key)
-        finished = len(study.get_trials(False, (TrialState.COMPLETE, TrialState.FAIL))) >= self.config.search.trials
-        front = front_of(collected_rows(study))
+        finished = len(study.get_trials(False, ENDED)) >= self.config.search.trials
+        rows = collected_rows(study)
+        front = front_of(rows)
+        self._say(f"{len(study.get_trials(False, ENDED))} trials ended: {_counts(rows)}")
         if finished:
             self.console.print("front: measured again in one quiet session, then once on the test split")
             front = self._measure_front_again(study, front, data_key)
@@ -191,6 +194,13 @@ class TableAtTheEnd(tune.CLIReporter):
     def should_report(self, trials: list[Any], done: bool = False) -> bool:
         """Only when all is done: before that the live table shows the state."""
         return done
+
+
+def _counts(rows: list[Row]) -> str:
+    """In words: different models, trials that brought new ones, failures."""
+    models = [row for row in rows if row["status"] != "failed"]
+    new = {row["trial"] for row in models} - {None}
+    return f"{len(models)} different models measured, {len(new)} trials with new ones, {len(rows) - len(models)} failed"
 
 
 def front_of(rows: list[Row]) -> list[Row]:
