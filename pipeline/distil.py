@@ -8,7 +8,7 @@ from pipeline.artifact import Artifact, Notes, stage
 from pipeline.config import DistilConfig
 from pipeline.encoder_artifact import save_descendant, teacher_examples
 from pipeline.models import keep_layers, load_model
-from pipeline.training import Recipe, seeded, train
+from pipeline.training import seeded, student_recipe, train
 
 
 @stage("distil", version=1)
@@ -21,18 +21,6 @@ def distil(config: DistilConfig, folder: Path, data: Artifact, teacher: Artifact
     _, examples, validation = teacher_examples(data, teacher)
     with seeded(config.seed):
         student = keep_layers(load_model(teacher.path), config.layers)
-        history = train(student, examples, validation, recipe(config))
+        history = train(student, examples, validation, student_recipe(config))
     save_descendant(student, folder, teacher)
     return {"history": history}
-
-
-def recipe(config: DistilConfig) -> Recipe:
-    """The student's training recipe."""
-    return Recipe(
-        epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        alpha=config.alpha,
-        temperature=config.temperature,
-    )

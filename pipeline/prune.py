@@ -14,7 +14,7 @@ from pipeline.config import PruneConfig
 from pipeline.encoder_artifact import save_descendant, teacher_examples
 from pipeline.models import TextClassifier, encoder_layers, load_model
 from pipeline.tokens import Tokens
-from pipeline.training import INFERENCE_BATCH, Recipe, pad_token_id, seeded, train
+from pipeline.training import INFERENCE_BATCH, pad_token_id, seeded, student_recipe, train
 
 
 @stage("prune", version=2)
@@ -44,7 +44,7 @@ def prune(config: PruneConfig, folder: Path, data: Artifact, student: Artifact, 
     history = []
     if config.epochs:
         with seeded(config.seed):
-            history = train(model, examples, validation, recipe(config), after_step=hold_mask)
+            history = train(model, examples, validation, student_recipe(config), after_step=hold_mask)
     save_descendant(model, folder, student)
     zeros = sum(int((layer.weight == 0).sum()) for layer in targets.values())
     return {"history": history, "prunable_sparsity": zeros / sum(layer.weight.numel() for layer in targets.values())}
@@ -122,15 +122,3 @@ def activation_norms(
         for handle in handles:
             handle.remove()
     return {name: total.sqrt() for name, total in squares.items()}
-
-
-def recipe(config: PruneConfig) -> Recipe:
-    """The recipe of the masked fine-tuning."""
-    return Recipe(
-        epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        alpha=config.alpha,
-        temperature=config.temperature,
-    )

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.config import DistilConfig, PruneConfig
 from pipeline.losses import distillation_loss, hard_loss, soft_loss
 from pipeline.models import TextClassifier
 from pipeline.runtime import sigmoid
@@ -66,6 +67,18 @@ class Recipe:
     alpha: float = 0.0
     """Weight of the soft loss; 0 trains on the labels alone."""
     temperature: float = 1.0
+
+
+def student_recipe(config: DistilConfig | PruneConfig) -> Recipe:
+    """How a model learns from the teacher, as a student or under the mask."""
+    return Recipe(
+        epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        alpha=config.alpha,
+        temperature=config.temperature,
+    )
 
 
 @contextmanager
