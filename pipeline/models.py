@@ -18,6 +18,16 @@ from pipeline.config import TeacherConfig
 
 WEIGHTS, ENCODER_CONFIG, HEAD_CONFIG = "model.safetensors", "config.json", "classifier.json"
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+ENCODER_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "hidden_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+"""What the architectures' configurations call the dropout inside the encoder."""
 Pooling = Literal["mean", "cls", "max"]
 
 
@@ -64,9 +74,15 @@ def encoder_layers(model: TextClassifier) -> nn.ModuleList:
     raise ValueError(f"{name}: no list of {depth} layers found; this architecture cannot be shrunk")
 
 
-def build_pretrained(folder: str, labels: int, pooling: Pooling, dropout: float) -> TextClassifier:
+def build_pretrained(
+    folder: str, labels: int, pooling: Pooling, dropout: float, encoder_dropout: float = 0.0
+) -> TextClassifier:
     """A pretrained encoder in FP32 with a new head; never runs code from the folder."""
-    encoder = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    for name in ENCODER_DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, encoder_dropout)
+    encoder = AutoModel.from_pretrained(folder, config=config, trust_remote_code=False, use_safetensors=True)
     return TextClassifier(_without_pooler(encoder.float()), labels, pooling, dropout)
 
 
@@ -86,6 +102,8 @@ def build_scratch(config: TeacherConfig, labels: int, vocabulary: int) -> TextCl
         num_attention_heads=config.scratch_heads,
         intermediate_size=4 * config.scratch_width,
         max_position_embeddings=config.max_tokens,
+        hidden_dropout_prob=config.encoder_dropout,
+        attention_probs_dropout_prob=config.encoder_dropout,
         pad_token_id=SPECIAL_TOKENS.index("[PAD]"),
     )
     encoder = AutoModel.from_config(encoder_config)  # type: ignore[no-untyped-call]

@@ -68,7 +68,8 @@ def build(config: TeacherConfig, labels: int, tokenizer: Tokenizer) -> TextClass
     """The encoder that the config names, with a new head."""
     if config.model == "scratch":
         return build_scratch(config, labels, tokenizer.get_vocab_size())
-    return build_pretrained(pretrained_folder(config.model), labels, config.pooling, config.dropout)
+    folder = pretrained_folder(config.model)
+    return build_pretrained(folder, labels, config.pooling, config.dropout, config.encoder_dropout)
 
 
 def pretrained_folder(model: str) -> str:

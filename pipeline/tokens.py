@@ -72,11 +72,14 @@ def tokenise(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
 def bucketed_batches(
     lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Rows of each batch of one epoch: random, but of like length within a batch.
+    """Rows of each batch of one epoch: random, but of like length and like cost within and between batches.
+
+    A batch holds at most as many tokens, padding included, as `batch_size` comments of average length: many short
+    comments or few long ones. Equal work in every step keeps the processor's matrix units busy in all of them.
 
     Args:
         lengths: tokens of each comment, [n].
-        batch_size: comments of a batch; the last of a bucket may have fewer.
+        batch_size: comments of a batch on average.
         generator: source of the order.
 
     Returns:
@@ -84,11 +87,17 @@ def bucketed_batches(
     """
     order = generator.permutation(len(lengths))
     bucket = batch_size * BUCKET_BATCHES
+    budget = batch_size * float(lengths.mean())
     batches: list[NDArray[np.int64]] = []
     for start in range(0, len(order), bucket):
         rows = order[start : start + bucket]
         rows = rows[np.argsort(lengths[rows], kind="stable")]
-        batches += [rows[cut : cut + batch_size] for cut in range(0, len(rows), batch_size)]
+        first = 0
+        for end in range(1, len(rows) + 1):
+            # Sorted, so the next comment would be the longest and set the padding.
+            if end == len(rows) or (end + 1 - first) * lengths[rows[end]] > budget:
+                batches.append(rows[first:end])
+                first = end
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
