@@ -1,4 +1,4 @@
-"""Typed, frozen configuration of every stage.
+"""Typed, frozen configuration of data, teacher and floor; those of the compressing stages are in `compression_config`.
 
 A stage's config holds only what changes its result: devices, threads, workers and paths stay outside, so that they
 never change a cache key.
@@ -8,47 +8,26 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from pipeline.compression_config import DistilConfig, PruneConfig, QuantizeConfig
+from pipeline.config_base import Config, StageConfig
+
+__all__ = [
+    "EMBEDDED",
+    "ClassicalConfig",
+    "Config",
+    "DataConfig",
+    "DistilConfig",
+    "PruneConfig",
+    "QuantizeConfig",
+    "StageConfig",
+    "TeacherConfig",
+    "TrainingConfig",
+]
 
 EMBEDDED = "embedded"
 """The value of `data.path` that means the synthetic sample of `pipeline.sample`."""
-
-
-class Config(BaseModel):
-    """A frozen group of settings; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    def key_fields(self) -> dict[str, Any]:
-        """The settings that decide the result, as plain JSON types: what a cache key is made of."""
-        return self.model_dump(mode="json")
-
-
-class StageConfig(Config):
-    """Settings of a stage that has several methods; a setting counts only for the methods that use it."""
-
-    method: str
-
-    @classmethod
-    def settings_of(cls, method: str) -> list[str]:
-        """Names of the settings that `method` uses, `method` itself left out."""
-        return [
-            name
-            for name, field in cls.model_fields.items()
-            if name != "method" and method in _methods(field.json_schema_extra)
-        ]
-
-    def key_fields(self) -> dict[str, Any]:
-        used = {"method", *self.settings_of(self.method)}
-        return {name: value for name, value in super().key_fields().items() if name in used}
-
-
-def _methods(extra: Any) -> tuple[str, ...]:
-    return tuple(extra["methods"]) if isinstance(extra, dict) else ()
-
-
-def _for(*methods: str) -> dict[str, Any]:
-    return {"methods": list(methods)}
 
 
 class DataConfig(Config):
@@ -94,6 +73,8 @@ class TeacherConfig(TrainingConfig):
     """SHA-256 over the folder's files; filled in when the study is resolved, so that the path is no part of the key."""
     folds: int = Field(0, ge=0, le=20)
     """Folds of a stratified cross-validation reported beside the teacher; 0 for none."""
+    ensemble: tuple[Literal["folds", "classical"], ...] = ()
+    """Who teaches with the teacher, by the mean of the logits: the models of the folds, the classical floor."""
     max_tokens: int = Field(96, ge=8, le=512)
     """Longest token sequence; longer comments are cut."""
     pooling: Literal["mean", "cls", "max"] = "mean"
@@ -108,6 +89,16 @@ class TeacherConfig(TrainingConfig):
     """AdamW weight decay, matrices only."""
     clip_norm: float = Field(1.0, gt=0.0)
     """Largest gradient norm of a step."""
+    loss: Literal["bce", "focal"] = "bce"
+    """Binary cross-entropy, or focal loss (Lin et al. 2017, arXiv:1708.02002)."""
+    focal_gamma: float = Field(2.0, ge=0.0, le=10.0)
+    """How strongly the focal loss turns to hard comments; 0 is binary cross-entropy."""
+    class_weights: bool = False
+    """Whether each label's positives weigh as much in the loss as its negatives."""
+    patience: int = Field(0, ge=0)
+    """Epochs without a better validation macro F1 after which training stops; 0 never stops early."""
+    frozen_layers: int = Field(0, ge=0, le=1000)
+    """Lowest layers that keep their pretrained weights, the embeddings with them; all of them trains only the head."""
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     """Dropout before the head."""
     encoder_dropout: float = Field(0.0, ge=0.0, lt=1.0)
@@ -132,63 +123,20 @@ class TeacherConfig(TrainingConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _folds_for_the_ensemble(self) -> Self:
+        if "folds" in self.ensemble and self.folds < 2:
+            raise ValueError(f"ensemble names folds, but folds={self.folds}: raise it to 2 or more, or leave folds out")
+        if len(set(self.ensemble)) < len(self.ensemble):
+            raise ValueError(f"ensemble={list(self.ensemble)}: must be different ones; leave the repeated one out")
+        return self
+
     def key_fields(self) -> dict[str, Any]:
         fields = super().key_fields()
         scratch = self.model == "scratch"
         if not scratch and self.model_digest is not None:
             del fields["model"]
         return {name: value for name, value in fields.items() if scratch or not name.startswith("scratch_")}
-
-
-class DistilConfig(StageConfig):
-    """The student and how it learns from the teacher."""
-
-    method: Literal["none", "logit"] = "none"
-    """`none` passes the teacher on; `logit` trains a student on its logits (Hinton et al. 2015, arXiv:1503.02531)."""
-    layers: int = Field(2, ge=1, le=48, json_schema_extra=_for("logit"))
-    """Layers of the student, taken evenly spread from the teacher's."""
-    alpha: float = Field(0.5, ge=0.0, le=1.0, json_schema_extra=_for("logit"))
-    """Weight of the soft loss; 1 - alpha weighs the hard loss."""
-    temperature: float = Field(2.0, gt=0.0, le=100.0, json_schema_extra=_for("logit"))
-    """Divides the logits in the soft loss, which is scaled by its square."""
-    epochs: int = Field(3, ge=1, le=100, json_schema_extra=_for("logit"))
-    """Passes over the train split; the best one by validation macro F1 is kept."""
-    learning_rate: float = Field(2e-4, gt=0.0, le=1.0, json_schema_extra=_for("logit"))
-    """Peak learning rate."""
-    batch_size: int = Field(32, ge=1, le=4096, json_schema_extra=_for("logit"))
-    """Comments per step."""
-    seed: int = Field(0, ge=0, json_schema_extra=_for("logit"))
-    """Seed of order and dropout."""
-
-
-class PruneConfig(StageConfig):
-    """Which weights are set to zero, and the fine-tuning that follows with them held there."""
-
-    method: Literal["none", "magnitude", "wanda"] = "none"
-    """`none`; `magnitude` (Han et al. 2015, arXiv:1506.02626); `wanda` (Sun et al. 2023, arXiv:2306.11695)."""
-    sparsity: float = Field(0.5, gt=0.0, lt=1.0, json_schema_extra=_for("magnitude", "wanda"))
-    """Share of each pruned matrix (magnitude) or of each of its rows (wanda) set to zero."""
-    calibration_rows: int = Field(256, ge=8, le=100_000, json_schema_extra=_for("wanda"))
-    """Train comments on which wanda measures the norms of activations."""
-    epochs: int = Field(1, ge=0, le=100, json_schema_extra=_for("magnitude", "wanda"))
-    """Passes of masked fine-tuning; 0 for none."""
-    learning_rate: float = Field(1e-4, gt=0.0, le=1.0, json_schema_extra=_for("magnitude", "wanda"))
-    """Peak learning rate of the fine-tuning."""
-    batch_size: int = Field(32, ge=1, le=4096, json_schema_extra=_for("magnitude", "wanda"))
-    """Comments per step."""
-    alpha: float = Field(0.5, ge=0.0, le=1.0, json_schema_extra=_for("magnitude", "wanda"))
-    """Weight of the teacher's soft loss in the fine-tuning."""
-    temperature: float = Field(2.0, gt=0.0, le=100.0, json_schema_extra=_for("magnitude", "wanda"))
-    """Temperature of the soft loss in the fine-tuning."""
-    seed: int = Field(0, ge=0, json_schema_extra=_for("magnitude", "wanda"))
-    """Seed of order, dropout and calibration draw."""
-
-
-class QuantizeConfig(StageConfig):
-    """The number format of the deployed weights (CPU target: ONNX Runtime)."""
-
-    method: Literal["none", "fp16", "int8_dynamic"] = "none"
-    """`none` (FP32); `fp16` stores half precision, computes in FP32; `int8_dynamic` stores and multiplies in int8."""
 
 
 class ClassicalConfig(Config):

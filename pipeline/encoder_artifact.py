@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from pipeline.artifact import Artifact
-from pipeline.data import Data, load_data
+from pipeline.data import load_data
 from pipeline.models import TextClassifier, save_model
 from pipeline.onnx_model import export_onnx
 from pipeline.runtime import ONNX_WEIGHTS, TOKENIZER, Deployment, load_deployment
-from pipeline.tokens import load_tokens
-from pipeline.training import Examples, pad_token_id
+from pipeline.tokens import Tokens, load_tokenizer, tokenise
+from pipeline.training import Examples
+
+TeacherLogits = Literal["in_sample", "out_of_fold"]
 
 
 def save_encoder(model: TextClassifier, folder: Path, labels: Sequence[str], max_tokens: int) -> None:
@@ -28,26 +31,41 @@ def save_encoder(model: TextClassifier, folder: Path, labels: Sequence[str], max
         labels=tuple(labels),
         weight_files=(ONNX_WEIGHTS,),
         max_tokens=max_tokens,
-        pad_id=pad_token_id(model),
+        pad_id=model.pad_id,
     ).save(folder)
 
 
 def save_descendant(model: TextClassifier, folder: Path, parent: Artifact) -> None:
-    """Write a model that answers with its parent's tokenizer and labels."""
-    shutil.copyfile(parent.path / TOKENIZER, folder / TOKENIZER)
+    """Write a model that answers with its parent's labels, and its parent's tokenizer if the folder has none yet."""
+    if not (folder / TOKENIZER).is_file():
+        shutil.copyfile(parent.path / TOKENIZER, folder / TOKENIZER)
     deployment = load_deployment(parent.path)
     save_encoder(model, folder, deployment.labels, deployment.max_tokens)
 
 
-def teacher_examples(data: Artifact, teacher: Artifact) -> tuple[Data, Examples, Examples]:
-    """The data, and its train and validation comments as the teacher tokenised them, with its logits."""
+def taught_examples(
+    data: Artifact, model: Artifact, teacher: Artifact, logits: TeacherLogits = "in_sample"
+) -> tuple[Examples, Examples]:
+    """Train and validation comments, tokenised by the model's own tokenizer, with the teacher's logits on them.
+
+    Args:
+        data: the comments.
+        model: whose tokenizer counts.
+        teacher: whose logits teach, row by row.
+        logits: of the comments that it was trained on itself, or of the fold that did not see them.
+    """
+    tokenizer = load_tokenizer(model.path / TOKENIZER, load_deployment(model.path).max_tokens)
+    return labelled(data, teacher, lambda texts: tokenise(tokenizer, texts), logits)
+
+
+def labelled(
+    data: Artifact, teacher: Artifact, encode: Callable[[list[str]], Tokens], logits: TeacherLogits
+) -> tuple[Examples, Examples]:
+    """Train and validation comments as `encode` gives them, with their labels and the teacher's logits."""
     comments = load_data(data.path)
-    examples = {
-        name: Examples(
-            load_tokens(teacher.path, name),
-            getattr(comments, name).labels.astype(np.float32),
-            np.load(teacher.path / f"logits_{name}.npy", allow_pickle=False),
-        )
-        for name in ("train", "validation")
-    }
-    return comments, examples["train"], examples["validation"]
+    files = {"train": f"logits_train_{logits}.npy", "validation": "logits_validation.npy"}
+    train, validation = (
+        Examples(encode(split.texts), split.labels.astype(np.float32), np.load(teacher.path / file, allow_pickle=False))
+        for split, file in ((comments.splits[name], file) for name, file in files.items())
+    )
+    return train, validation

@@ -31,7 +31,16 @@ ENCODER_DROPOUTS = (
 Pooling = Literal["mean", "cls", "max"]
 
 
-class TextClassifier(nn.Module):
+class Classifier(nn.Module):
+    """What can be trained here: logits [batch, labels] from int64 `input_ids` and `attention_mask` [batch, tokens]."""
+
+    head: nn.Linear
+    """The last layer, which has a learning rate of its own."""
+    pad_id: int
+    """What fills `input_ids` up; masked out."""
+
+
+class TextClassifier(Classifier):
     """A Hugging Face encoder, pooling, dropout and a linear head."""
 
     def __init__(self, encoder: nn.Module, labels: int, pooling: Pooling, dropout: float) -> None:
@@ -40,6 +49,12 @@ class TextClassifier(nn.Module):
         self.pooling: Pooling = pooling
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.config.hidden_size, labels)
+
+    @property
+    def pad_id(self) -> int:  # type: ignore[override]
+        """The token id that fills a batch."""
+        pad: Any = self.config.pad_token_id
+        return int(pad) if pad is not None else 0
 
     @property
     def config(self) -> PretrainedConfig:

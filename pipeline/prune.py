@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from pipeline.artifact import Artifact, Notes, stage
 from pipeline.config import PruneConfig
-from pipeline.encoder_artifact import save_descendant, teacher_examples
+from pipeline.encoder_artifact import save_descendant, taught_examples
 from pipeline.models import TextClassifier, encoder_layers, load_model
 from pipeline.tokens import Tokens
-from pipeline.training import INFERENCE_BATCH, pad_token_id, seeded, student_recipe, train
+from pipeline.training import INFERENCE_BATCH, seeded, student_recipe, train
 
 
 @stage("prune", version=2)
 def prune(config: PruneConfig, folder: Path, data: Artifact, student: Artifact, teacher: Artifact) -> Notes:
     """Prune the student's linear layers, and fine-tune the rest under its mask, taught by the teacher."""
-    _, examples, validation = teacher_examples(data, teacher)
+    examples, validation = taught_examples(data, student, teacher)
     model = load_model(student.path).eval()
     targets = prunable(model)
     if config.method == "wanda":
@@ -34,7 +34,7 @@ def prune(config: PruneConfig, folder: Path, data: Artifact, student: Artifact, 
 
     dropped = {name: mask == 0 for name, mask in masks.items()}
 
-    def hold_mask() -> None:
+    def hold_mask(done: int = 0, total: int = 0) -> None:
         """Fill with 0.0: a product with the mask would leave -0.0 here and there, which zstd packs badly."""
         with torch.no_grad():
             for name, layer in targets.items():
@@ -115,7 +115,7 @@ def activation_norms(
     handles = [watch(name) for name in targets]
     try:
         for start in range(0, len(rows), INFERENCE_BATCH):
-            input_ids, attention_mask = tokens.pad(rows[start : start + INFERENCE_BATCH], pad_token_id(model))
+            input_ids, attention_mask = tokens.pad(rows[start : start + INFERENCE_BATCH], model.pad_id)
             mask = torch.from_numpy(attention_mask).bool()
             model(torch.from_numpy(input_ids), mask.long())
     finally:

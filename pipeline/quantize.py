@@ -16,7 +16,7 @@ from pipeline.runtime import ONNX_WEIGHTS, TOKENIZER, load_deployment
 
 
 @stage("quantize", version=1)
-def quantize(config: QuantizeConfig, folder: Path, data: Artifact, sparse: Artifact) -> Notes:
+def quantize(config: QuantizeConfig, folder: Path, data: Artifact, sparse: Artifact, teacher: Artifact) -> Notes:
     """Write the model's ONNX file again with smaller numbers; tokenizer and labels stay."""
     shutil.copyfile(sparse.path / TOKENIZER, folder / TOKENIZER)
     deployment = load_deployment(sparse.path)

@@ -26,8 +26,7 @@ from pipeline.training import Examples, Recipe, predict_logits, seeded, train
 def train_teacher(config: TeacherConfig, folder: Path, data: Artifact) -> Notes:
     """Fine-tune an encoder on the train split.
 
-    Leaves the model (torch and ONNX), its tokenizer, the tokens of train and validation and the teacher's logits on
-    them: what every later stage learns from, computed once.
+    Leaves the model (torch and ONNX), its tokenizer, and the logits that teach every later stage, computed once.
     """
     comments = load_data(data.path)
     if config.model == "scratch":
@@ -39,13 +38,12 @@ def train_teacher(config: TeacherConfig, folder: Path, data: Artifact) -> Notes:
     for name in ("train", "validation"):
         split = getattr(comments, name)
         examples[name] = Examples(tokenise(tokenizer, split.texts), split.labels.astype(np.float32))
-        examples[name].tokens.save(folder, name)
 
     with seeded(config.seed):
         model = build(config, len(comments.label_columns), tokenizer)
         history = train(model, examples["train"], examples["validation"], recipe(config))
-    for name, one in examples.items():
-        np.save(folder / f"logits_{name}.npy", predict_logits(model, one.tokens))
+    np.save(folder / "logits_train_in_sample.npy", predict_logits(model, examples["train"].tokens))
+    np.save(folder / "logits_validation.npy", predict_logits(model, examples["validation"].tokens))
     save_encoder(model, folder, comments.label_columns, config.max_tokens)
     return {"history": history, "folds": cross_validate(config, examples["train"], tokenizer)}
 

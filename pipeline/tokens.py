@@ -40,17 +40,6 @@ class Tokens:
         ids = np.where(mask, self.ids[source], pad_id).astype(np.int64)
         return ids, mask.astype(np.int64)
 
-    def save(self, folder: Path, name: str) -> None:
-        """Write `<name>_ids.npy` and `<name>_offsets.npy`."""
-        np.save(folder / f"{name}_ids.npy", self.ids)
-        np.save(folder / f"{name}_offsets.npy", self.offsets)
-
-
-def load_tokens(folder: Path, name: str) -> Tokens:
-    """Tokens that `Tokens.save` wrote, memory-mapped."""
-    ids = np.load(folder / f"{name}_ids.npy", mmap_mode="r", allow_pickle=False)
-    return Tokens(ids, np.load(folder / f"{name}_offsets.npy", allow_pickle=False))
-
 
 def load_tokenizer(file: Path, max_tokens: int) -> Tokenizer:
     """A `tokenizer.json` that cuts at `max_tokens` and does not pad."""

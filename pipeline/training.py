@@ -5,21 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.config import DistilConfig, PruneConfig
-from pipeline.losses import distillation_loss, hard_loss, soft_loss
-from pipeline.models import TextClassifier
+from pipeline.losses import hard_loss
+from pipeline.models import Classifier
+from pipeline.objective import LOSSES, Examples, Matching, Objective, Recipe, device, padded, student_recipe
 from pipeline.runtime import sigmoid
 from pipeline.thresholds import best_shared_threshold
 from pipeline.tokens import Tokens, bucketed_batches, sorted_batches
+
+__all__ = [
+    "INFERENCE_BATCH",
+    "Examples",
+    "History",
+    "Matching",
+    "Recipe",
+    "TrainingDiverged",
+    "device",
+    "padded",
+    "predict_logits",
+    "seeded",
+    "student_recipe",
+    "train",
+    "validate",
+]
 
 History = list[dict[str, float]]
 INFERENCE_BATCH = 64
@@ -27,58 +41,11 @@ CHECK_EVERY = 20
 """Steps between two looks at the loss: often enough to stop a diverged run, seldom enough not to hold up a GPU."""
 
 
+AfterStep = Callable[[int, int], None]
+
+
 class TrainingDiverged(ArithmeticError):
     """The loss became NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What a model is trained or validated on; all arrays have the same first axis."""
-
-    tokens: Tokens
-    labels: NDArray[np.float32]
-    """[comments, labels], 0.0 or 1.0."""
-    teacher_logits: NDArray[np.float32] | None = None
-    """[comments, labels], where a teacher teaches."""
-
-    def select(self, rows: NDArray[np.int64]) -> Examples:
-        """These rows alone, in this order."""
-        lengths = self.tokens.lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        ids = np.concatenate([self.tokens.ids[self.tokens.offsets[r] : self.tokens.offsets[r + 1]] for r in rows])
-        logits = None if self.teacher_logits is None else self.teacher_logits[rows]
-        return Examples(Tokens(ids, offsets), self.labels[rows], logits)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything about a training run but the model and the examples."""
-
-    epochs: int
-    learning_rate: float
-    batch_size: int
-    seed: int
-    head_learning_rate: float | None = None
-    """Peak rate of the head; None takes the encoder's."""
-    schedule: Literal["linear", "cosine"] = "linear"
-    warmup_fraction: float = 0.1
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    alpha: float = 0.0
-    """Weight of the soft loss; 0 trains on the labels alone."""
-    temperature: float = 1.0
-
-
-def student_recipe(config: DistilConfig | PruneConfig) -> Recipe:
-    """How a model learns from the teacher, as a student or under the mask."""
-    return Recipe(
-        epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        alpha=config.alpha,
-        temperature=config.temperature,
-    )
 
 
 @contextmanager
@@ -90,20 +57,22 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def train(
-    model: TextClassifier,
+    model: Classifier,
     examples: Examples,
     validation: Examples,
     recipe: Recipe,
-    after_step: Callable[[], None] | None = None,
+    after_step: AfterStep | None = None,
+    matching: Matching | None = None,
 ) -> History:
     """Train in place, and leave the model with the weights of its best epoch by validation macro F1.
 
     Args:
-        model: trained in place.
+        model: trained in place; parameters that require no gradient stay as they are.
         examples: with teacher's logits if `recipe.alpha` > 0.
         validation: chooses the epoch; its shared threshold is explored anew in each.
         recipe: see `Recipe`.
-        after_step: called after each optimiser step, to hold a mask.
+        after_step: called after each optimiser step with the steps done and all steps, to hold a mask.
+        matching: answers in the model's stead and adds a loss of its own; its parameters are trained too.
 
     Returns:
         One entry an epoch: losses, validation figures (`val_*`), seconds.
@@ -112,43 +81,49 @@ def train(
         TrainingDiverged: the loss or a validation logit is no longer finite.
     """
     model.to(device())
-    optimizer = _optimizer(model, recipe)
+    if matching is not None:
+        matching.to(device())
+    optimizer = _optimizer(model, recipe, matching)
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    objective = Objective(model, examples, recipe, matching)
     generator = np.random.default_rng(recipe.seed)
     plan = [bucketed_batches(examples.tokens.lengths, recipe.batch_size, generator) for _ in range(recipe.epochs)]
-    total_steps = sum(len(batches) for batches in plan)
+    total_steps, done = sum(len(batches) for batches in plan), 0
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total_steps, recipe))
     history: History = []
     best: dict[str, Tensor] = {}
+    best_epoch = 0
     for epoch, batches in enumerate(plan):
         started = perf_counter()
         model.train()
-        sums = torch.zeros(3, device=device())
+        sums = torch.zeros(len(LOSSES), device=device())
         for step, rows in enumerate(batches):
-            losses = _losses(model, examples, rows, recipe)
+            losses = objective(rows)
             losses[0].backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
+            done += 1
             if after_step:
-                after_step()
-            sums += torch.stack(losses).detach() * len(rows)
+                after_step(done, total_steps)
+            sums += losses.detach() * len(rows)
             if (step % CHECK_EVERY == 0 or step == len(batches) - 1) and not torch.isfinite(sums).all():
                 where = f"epoch {epoch + 1}, step {step + 1}"
                 raise TrainingDiverged(f"the loss is not finite in {where}: lower the learning rate")
-        total, soft, hard = (sums / len(examples.labels)).tolist()
-        figures = {"epoch": epoch + 1, "total_loss": total, "soft_loss": soft, "hard_loss": hard}
+        figures = {"epoch": epoch + 1, **dict(zip(LOSSES, (sums / len(examples.labels)).tolist(), strict=True))}
         figures |= validate(model, validation) | {"seconds": perf_counter() - started}
         if not history or figures["val_macro_f1"] > max(entry["val_macro_f1"] for entry in history):
-            best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            best, best_epoch = {name: tensor.clone() for name, tensor in model.state_dict().items()}, epoch
         history.append(figures)
-    if best:
-        model.load_state_dict(best)
+        if recipe.patience and epoch - best_epoch >= recipe.patience:
+            break
+    model.load_state_dict(best)
     model.eval().cpu()
     return history
 
 
-def validate(model: TextClassifier, validation: Examples) -> dict[str, float]:
+def validate(model: Classifier, validation: Examples) -> dict[str, float]:
     """Loss, exact-match accuracy, macro F1 and its best shared threshold, micro F1.
 
     Raises:
@@ -173,7 +148,7 @@ def validate(model: TextClassifier, validation: Examples) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def predict_logits(model: TextClassifier, tokens: Tokens) -> NDArray[np.float32]:
+def predict_logits(model: Classifier, tokens: Tokens) -> NDArray[np.float32]:
     """Logits [comments, labels] in the comments' order."""
     model.eval()
     logits = np.empty((len(tokens), model.head.out_features), dtype=np.float32)
@@ -182,43 +157,19 @@ def predict_logits(model: TextClassifier, tokens: Tokens) -> NDArray[np.float32]
     return logits
 
 
-def forward(model: TextClassifier, tokens: Tokens, rows: NDArray[np.int64]) -> Tensor:
+def forward(model: Classifier, tokens: Tokens, rows: NDArray[np.int64]) -> Tensor:
     """The model's logits [rows, labels] for these comments, padded to the longest of them."""
-    input_ids, attention_mask = tokens.pad(rows, pad_token_id(model))
-    place = model.head.weight.device
-    logits: Tensor = model(torch.from_numpy(input_ids).to(place), torch.from_numpy(attention_mask).to(place))
+    logits: Tensor = model(*padded(model, tokens, rows))
     return logits
 
 
-def device() -> torch.device:
-    """Where models are trained: the GPU that this process was given, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def pad_token_id(model: TextClassifier) -> int:
-    """The token id that fills a batch."""
-    pad: Any = model.config.pad_token_id
-    return int(pad) if pad is not None else 0
-
-
-def _losses(
-    model: TextClassifier, examples: Examples, rows: NDArray[np.int64], recipe: Recipe
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Total, soft and hard loss of one batch."""
-    logits = forward(model, examples.tokens, rows)
-    hard = hard_loss(logits, torch.from_numpy(examples.labels[rows]).to(logits.device))
-    if recipe.alpha == 0.0 or examples.teacher_logits is None:
-        return hard, torch.zeros_like(hard), hard
-    teacher_logits = torch.from_numpy(examples.teacher_logits[rows]).to(logits.device)
-    soft = soft_loss(logits, teacher_logits, recipe.temperature)
-    return distillation_loss(soft, hard, recipe.alpha), soft, hard
-
-
-def _optimizer(model: TextClassifier, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(model: Classifier, recipe: Recipe, matching: nn.Module | None = None) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); vectors and scalars do not decay."""
     head = {id(parameter) for parameter in model.head.parameters()}
     groups: dict[tuple[float, float], list[Tensor]] = {}
-    for parameter in model.parameters():
+    for parameter in [*model.parameters(), *(matching.parameters() if matching is not None else ())]:
+        if not parameter.requires_grad:
+            continue
         rate = (recipe.head_learning_rate if id(parameter) in head else None) or recipe.learning_rate
         decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)

@@ -130,7 +130,7 @@ def run_trial(bench: Workbench, params: Mapping[str, Any], report: Report) -> li
     measured("after_pruning", sparse, student, flat_settings("prune", prune_config))
 
     report("quantize", None)
-    compact = store.run(quantize, quantize_config, data, sparse)
+    compact = store.run(quantize, quantize_config, data, sparse, teacher)
     measured("after_quantization", compact, sparse, flat_settings("quantize", quantize_config))
     return rows or [measure(evaluator, "baseline", teacher, {}) | {"study": config.study}]
 
