@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import zstandard
+from safetensors.numpy import load_file
 
+from pipeline.ngram import WEIGHTS as NGRAM_WEIGHTS
 from pipeline.runtime import ONNX_WEIGHTS, load_deployment
 
 MEBIBYTE = 2**20
@@ -65,8 +67,22 @@ def stored_counts(folder: Path) -> Iterator[tuple[int, int, bool]]:
         from pipeline.onnx_model import stored_weights
 
         for weight in stored_weights(folder / ONNX_WEIGHTS):
-            yield weight.values.size, int((weight.values == weight.zero).sum()), weight.in_linear_layer
+            yield weight.values.size, int((weight.values == 0).sum()), weight.in_linear_layer
+    if (folder / NGRAM_WEIGHTS).is_file():
+        yield from _bag_counts(folder / NGRAM_WEIGHTS)
     for file in folder.glob("*.npz"):
         with np.load(file, allow_pickle=False) as stored:
             for name in stored.files:
                 yield stored[name].size, int((stored[name] == 0).sum()), False
+
+
+def _bag_counts(file: Path) -> Iterator[tuple[int, int, bool]]:
+    """The weights of an n-gram bag; the scales of a table in few bits are none."""
+    for name, values in load_file(file).items():
+        if name == "scale":
+            continue
+        if name == "table" and values.dtype == np.uint8:
+            numbers = np.stack([values & 15, values >> 4])  # two in a byte, stored 8 too high
+            yield numbers.size, int((numbers == 8).sum()), False
+        else:
+            yield values.size, int((values == 0).sum()), False

@@ -51,6 +51,8 @@ class DistilConfig(StageConfig):
     """Shortest character n-gram."""
     longest_ngram: int = _used(5, _NGRAM, ge=1, le=8)
     """Longest character n-gram."""
+    word_ngrams: int = _used(1, _NGRAM, ge=0, le=4)
+    """Longest sequence of whole words that is hashed too; 0 for none."""
     teacher_logits: Literal["in_sample", "out_of_fold"] = _used("in_sample", {"method": TAUGHT})
     """Logits of the teacher on comments that it was trained on itself, or those of the fold that did not see them."""
     alpha: float = _used(0.5, {"method": TAUGHT}, ge=0.0, le=1.0)
@@ -77,11 +79,11 @@ class DistilConfig(StageConfig):
     """Share of the steps over which the learning rate rises."""
     batch_size: int = _used(32, _ENCODERS, ge=1, le=4096)
     """Comments per step on average."""
-    ngram_epochs: int = _used(20, _NGRAM, ge=1, le=1000)
+    ngram_epochs: int = _used(10, _NGRAM, ge=1, le=1000)
     """Passes over the train split by an n-gram student; the best one by validation macro F1 is kept."""
-    ngram_learning_rate: float = _used(5e-3, _NGRAM, gt=0.0, le=1.0)
+    ngram_learning_rate: float = _used(1e-2, _NGRAM, gt=0.0, le=1.0)
     """Peak learning rate of an n-gram student."""
-    ngram_dropout: float = _used(0.2, _NGRAM, ge=0.0, lt=1.0)
+    ngram_dropout: float = _used(0.5, _NGRAM, ge=0.0, lt=1.0)
     """Share of a comment's n-grams that an n-gram student does not see in a step."""
     seed: int = _used(0, {"method": TAUGHT}, ge=0)
     """Seed of initialisation, order and dropout."""
@@ -165,7 +167,7 @@ class QuantizeConfig(StageConfig):
     calibration_rows: int = _used(256, {"method": ("int8_static", "int8_qat")}, ge=8, le=100_000)
     """Train comments on which activations are measured."""
     block_size: int = _used(32, {"method": ("int4",)}, ge=4, le=1024)
-    """Weights that share a scale, a power of two that divides the model's widths."""
+    """Weights that share a scale, a power of two that divides the model's widths; of an n-gram table, its columns."""
     epochs: int = _used(1, _QAT, ge=1, le=100)
     """Passes of quantization-aware training."""
     learning_rate: float = _used(5e-5, _QAT, gt=0.0, le=1.0)

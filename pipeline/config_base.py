@@ -43,12 +43,16 @@ class StageConfig(Config):
         """The methods in the order in which they are applied; empty for `none`."""
         return [] if self.method == "none" else self.method.split("+")
 
-    def key_fields(self) -> dict[str, Any]:
+    def used(self) -> dict[str, Any]:
+        """The settings that count, as plain JSON types."""
         used: dict[str, Any] = {}
-        for name, value in super().key_fields().items():
+        for name, value in self.model_dump(mode="json").items():
             if self.is_used(name, used):
                 used[name] = value
         return used
+
+    def key_fields(self) -> dict[str, Any]:
+        return self.used()
 
 
 def when(**conditions: tuple[str, ...]) -> dict[str, Any]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -158,38 +156,91 @@ def _continuing_characters(tokenizer: Tokenizer, texts: list[str]) -> list[str]:
     return sorted({f"##{character}" for word in words for character in word[1:]})
 
 
-def keep_layers(model: TextClassifier, layers: int) -> TextClassifier:
-    """A copy with `layers` of the model's layers, evenly spread from the first to the last.
+def cut(module: nn.Linear | nn.Embedding, rows: Tensor | None, columns: Tensor | None) -> None:
+    """Keep only some rows and columns of a matrix, in place; None keeps all.
 
-    Raises:
-        ValueError: more layers asked for than there are.
+    Args:
+        module: a linear layer [outputs, inputs] or an embedding [tokens, width].
+        rows: indices of the outputs or tokens that stay, in their new order; a bias follows.
+        columns: indices of the inputs or of the width that stay, in their new order.
     """
-    depth = model.config.num_hidden_layers
-    if layers > depth:
-        raise ValueError(f"distil.layers={layers}: the teacher has {depth} layers; ask for at most that many")
-    student = copy.deepcopy(model)
-    kept = np.linspace(0, depth - 1, layers).round().astype(int)
-    blocks = encoder_layers(student)
-    chosen = [blocks[int(i)] for i in kept]
-    del blocks[:]
-    blocks.extend(chosen)
-    student.config.num_hidden_layers = layers
-    return student
+    weight = module.weight.detach()
+    weight = weight if rows is None else weight[rows]
+    weight = weight if columns is None else weight[:, columns]
+    module.weight = nn.Parameter(weight.clone(), requires_grad=module.weight.requires_grad)
+    if isinstance(module, nn.Linear) and module.bias is not None and rows is not None:
+        module.bias = nn.Parameter(module.bias.detach()[rows].clone(), requires_grad=module.bias.requires_grad)
+    _note_size(module)
+
+
+def _note_size(module: nn.Module) -> None:
+    """Let a module's attributes say the size that its weight has."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = tuple(module.weight.shape)
+
+
+def head_size(model: TextClassifier) -> int | None:
+    """Width of an attention head, the same in all layers; None where the architecture does not say."""
+    sizes: set[Any] = {getattr(module, "attention_head_size", None) for module in model.modules()} - {None}
+    return int(sizes.pop()) if len(sizes) == 1 else None
+
+
+def fit_heads(model: TextClassifier, size: int) -> None:
+    """Let each layer's attention have as many heads of this size as its queries are wide.
+
+    Attention divides the queries by the size of a head, so that layers may have different numbers of heads.
+    """
+    module: Any
+    for module in model.modules():
+        if not hasattr(module, "attention_head_size"):
+            continue
+        if module.attention_head_size != size:
+            module.attention_head_size, module.scaling = size, size**-0.5
+        query = getattr(module, "query", None)
+        if isinstance(query, nn.Linear):
+            module.num_attention_heads, module.all_head_size = query.out_features // size, query.out_features
+
+
+def _fit(model: TextClassifier, weights: dict[str, Tensor]) -> None:
+    """Give every parameter the shape in which it is stored: after pruning a matrix may be smaller than the config's."""
+    for name, module in model.named_modules():
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            stored = weights.get(f"{name}.{key}")
+            if stored is not None and stored.ndim == parameter.ndim and stored.shape != parameter.shape:
+                setattr(module, key, nn.Parameter(torch.empty(stored.shape)))
+        _note_size(module)
 
 
 def save_model(model: TextClassifier, folder: Path) -> None:
     """Write weights, the encoder's config and the head's."""
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
-    (folder / ENCODER_CONFIG).write_text(json.dumps(model.config.to_dict(), indent=1), encoding="utf-8")
-    head = {"labels": model.head.out_features, "pooling": model.pooling, "dropout": model.dropout.p}
+    config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    (folder / ENCODER_CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+    head = {
+        "labels": model.head.out_features,
+        "pooling": model.pooling,
+        "dropout": model.dropout.p,
+        "head_size": head_size(model),
+    }
     (folder / HEAD_CONFIG).write_text(json.dumps(head), encoding="utf-8")
 
 
 def load_model(folder: Path) -> TextClassifier:
-    """The model that `save_model` wrote, on CPU, in FP32."""
+    """The model that `save_model` wrote, on CPU, in FP32.
+
+    Widths, heads, neurons and tokens are those of the stored weights, whatever larger model the config tells of.
+    """
     head: dict[str, Any] = json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8"))
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     encoder = _without_pooler(AutoModel.from_config(config, dtype=torch.float32))  # type: ignore[no-untyped-call]
     model = TextClassifier(encoder, head["labels"], head["pooling"], head["dropout"])
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    weights = load_file(folder / WEIGHTS)
+    _fit(model, weights)
+    model.load_state_dict(weights)
+    if head.get("head_size"):
+        fit_heads(model, head["head_size"])
     return model

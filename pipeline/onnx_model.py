@@ -1,4 +1,4 @@
-"""ONNX files of our encoders: write one from torch, store it in half precision, look at its weights."""
+"""ONNX files of our encoders: write one from torch, look at the weights of any."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from pipeline.models import TextClassifier
+from pipeline.onnx_fusion import fuse_attention, one_node_attention
+from pipeline.onnx_graph import OnnxGraph
 
 OPSET = 17
 INPUTS, OUTPUT = ["input_ids", "attention_mask"], "logits"
@@ -27,7 +28,7 @@ def export_onnx(model: TextClassifier, path: Path) -> None:
     """
     ids = torch.ones((2, 8), dtype=torch.int64)
     axes = {0: "batch", 1: "tokens"}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), one_node_attention(model.encoder):
         warnings.simplefilter("ignore")  # tracing remarks on shapes that stay free, and the exporter's deprecation
         torch.onnx.export(
             model.eval(),
@@ -39,27 +40,10 @@ def export_onnx(model: TextClassifier, path: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
-
-
-def store_half(source: Path, target: Path) -> None:
-    """Rewrite an FP32 file with its weights in FP16, widened to FP32 when the session is made.
-
-    Half the bytes on disk at FP32's speed: on a CPU, multiplying in FP16 is several times slower.
-    """
-    model = onnx.load(source)
-    graph = model.graph
-    casts = []
-    for weight in graph.initializer:
-        if weight.data_type != onnx.TensorProto.FLOAT or not weight.dims:
-            continue
-        name = weight.name
-        half = np.clip(numpy_helper.to_array(weight), -65504.0, 65504.0).astype(np.float16)
-        weight.CopyFrom(numpy_helper.from_array(half, f"{name}_fp16"))
-        casts.append(onnx.helper.make_node("Cast", [f"{name}_fp16"], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    onnx.save(model, target)
+    graph = OnnxGraph.load(path)
+    graph.share_constants()
+    fuse_attention(graph)
+    graph.save(path)
 
 
 @dataclass(frozen=True)
@@ -68,22 +52,44 @@ class StoredWeight:
 
     name: str
     values: NDArray[np.generic]
-    zero: int | float
-    """The stored value that means zero."""
+    """What is stored, one number for each weight, zero points subtracted: a 0 means zero in every format."""
     in_linear_layer: bool
     """Whether it is the matrix of a linear layer inside the encoder, where pruning may set zeros."""
 
 
+PRODUCTS = {"MatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits"}
+"""Operators that a linear layer becomes; their second input is its matrix."""
+
+
 def stored_weights(path: Path) -> Iterator[StoredWeight]:
     """Every weight tensor of an ONNX file; constants of shapes, scales and zero points are not weights."""
-    graph = onnx.load(path).graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    multiplied = {name for node in graph.node if node.op_type in {"MatMul", "MatMulInteger"} for name in node.input}
-    for name, tensor in tensors.items():
-        is_scale = name.endswith(("_scale", "_zero_point"))
-        if is_scale or not tensor.dims or tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.BOOL):
+    graph = OnnxGraph.load(path)
+    multiplied = {node.input[1] for node in graph.nodes if node.op_type in PRODUCTS}
+    for name, tensor in graph.constants.items():
+        shape = not tensor.dims or tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.BOOL)
+        if shape or name.endswith(("_scale", "_zero_point")):
             continue
-        point = tensors.get(name.removesuffix("_quantized") + "_zero_point")
-        zero = int(np.ravel(numpy_helper.to_array(point))[0]) if point is not None else 0
-        linear = len(tensor.dims) == 2 and name.removesuffix("_fp16") in multiplied and not name.startswith("head.")
-        yield StoredWeight(name, numpy_helper.to_array(tensor), zero, linear)
+        values, base = graph.array(name), name.removesuffix("_int4")
+        if base != name:
+            values = unpack_int4(values, graph.array(f"{base}_zero_point"), graph.constants[f"{base}_scale"].dims[1])
+        used_as = name.removesuffix("_fp16")  # widened to FP32 under its old name
+        yield StoredWeight(name, values, values.ndim == 2 and used_as in multiplied and not name.startswith("head."))
+
+
+def unpack_int4(packed: NDArray[np.uint8], zero_points: NDArray[np.uint8], blocks: int) -> NDArray[np.int8]:
+    """The numbers of a 4-bit matrix, zero points subtracted.
+
+    Args:
+        packed: [rows, …], two numbers in a byte, the first in the lower half.
+        zero_points: [rows, blocks / 2 rounded up], packed alike.
+        blocks: zero points of a row.
+
+    Returns:
+        [rows, weights], in [-15, 15].
+    """
+    numbers, zeros = (
+        np.stack([array & 15, array >> 4], axis=-1).reshape(len(array), -1).astype(np.int8)
+        for array in (packed, zero_points)
+    )
+    values: NDArray[np.int8] = numbers.reshape(len(numbers), blocks, -1) - zeros[:, :blocks, None]
+    return values.reshape(numbers.shape)

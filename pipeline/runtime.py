@@ -1,4 +1,4 @@
-"""One way to run any model: text in, logits out, whether ONNX Runtime, scikit-learn or eager PyTorch answers."""
+"""One way to run any model: text in, logits out, whether ONNX Runtime, NumPy, scikit-learn or eager PyTorch answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEPLOY, ONNX_WEIGHTS, TOKENIZER = "deploy.json", "model.onnx", "tokenizer.json"
 class Deployment:
     """What is needed beside the weights to answer a request; stored as `deploy.json`."""
 
-    runtime: Literal["onnxruntime", "scikit-learn"]
+    runtime: Literal["onnxruntime", "scikit-learn", "ngram"]
     labels: tuple[str, ...]
     weight_files: tuple[str, ...]
     """The files that make up `model_size_mb`."""
@@ -106,8 +106,13 @@ class EagerClassifier:
 
 def load_classifier(folder: Path, threads: int = 1) -> Classifier:
     """The deployable model in a folder."""
-    if load_deployment(folder).runtime == "onnxruntime":
+    runtime = load_deployment(folder).runtime
+    if runtime == "onnxruntime":
         return OnnxClassifier(folder, threads)
+    if runtime == "ngram":
+        from pipeline.ngram import NgramClassifier
+
+        return NgramClassifier(folder)
     from pipeline.classical import ClassicalClassifier
 
     return ClassicalClassifier(folder)

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from pipeline.artifact import Artifact, Notes, stage
-from pipeline.config import TeacherConfig
-from pipeline.data import load_data
+from pipeline.classical import floor_member
+from pipeline.config import ClassicalConfig, TeacherConfig
+from pipeline.data import Data, load_data
 from pipeline.encoder_artifact import save_encoder
+from pipeline.ensemble import Logits, Member, Rows, ensemble, mean_member, over_folds
 from pipeline.errors import InputError
-from pipeline.models import TextClassifier, build_pretrained, build_scratch, train_tokenizer
-from pipeline.runtime import TOKENIZER
+from pipeline.models import TextClassifier, build_pretrained, build_scratch, encoder_layers, train_tokenizer
+from pipeline.runtime import TOKENIZER, sigmoid
 from pipeline.splitting import folds
+from pipeline.thresholds import best_shared_threshold
 from pipeline.tokens import load_tokenizer, tokenise
-from pipeline.training import Examples, Recipe, predict_logits, seeded, train
+from pipeline.training import Examples, History, Recipe, predict_logits, seeded, train
 
 
-@stage("teacher", version=2)
+@stage("teacher", version=3)
 def train_teacher(config: TeacherConfig, folder: Path, data: Artifact) -> Notes:
     """Fine-tune an encoder on the train split.
 
-    Leaves the model (torch and ONNX), its tokenizer, and the logits that teach every later stage, computed once.
+    Leaves the model (torch and ONNX), its tokenizer, and the logits that teach every later stage, computed once: the
+    model's own, or an ensemble's.
     """
     comments = load_data(data.path)
     if config.model == "scratch":
@@ -34,43 +38,82 @@ def train_teacher(config: TeacherConfig, folder: Path, data: Artifact) -> Notes:
     else:
         shutil.copyfile(Path(pretrained_folder(config.model)) / TOKENIZER, folder / TOKENIZER)
     tokenizer = load_tokenizer(folder / TOKENIZER, config.max_tokens)
-    examples = {}
-    for name in ("train", "validation"):
-        split = getattr(comments, name)
-        examples[name] = Examples(tokenise(tokenizer, split.texts), split.labels.astype(np.float32))
+    examples = {
+        name: Examples(tokenise(tokenizer, split.texts), split.labels.astype(np.float32))
+        for name, split in comments.splits.items()
+    }
 
-    with seeded(config.seed):
-        model = build(config, len(comments.label_columns), tokenizer)
-        history = train(model, examples["train"], examples["validation"], recipe(config))
-    np.save(folder / "logits_train_in_sample.npy", predict_logits(model, examples["train"].tokens))
-    np.save(folder / "logits_validation.npy", predict_logits(model, examples["validation"].tokens))
-    save_encoder(model, folder, comments.label_columns, config.max_tokens)
-    return {"history": history, "folds": cross_validate(config, examples["train"], tokenizer)}
+    histories: list[History] = []
 
-
-def cross_validate(config: TeacherConfig, train_split: Examples, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """History of a fresh model on each stratified fold of the train split; empty without folds."""
-    if config.folds < 2:
-        return []
-    labels: NDArray[np.int8] = train_split.labels.astype(np.int8)
-    entries = []
-    for fold, (inside, outside) in enumerate(folds(labels, config.folds, config.seed), start=1):
+    def fit(inside: Rows | None = None, outside: Rows | None = None) -> tuple[TextClassifier, dict[str, Logits]]:
+        """Train on these rows of train, or all, choosing the epoch on those, or validation; with its logits."""
+        train_split = examples["train"] if inside is None else examples["train"].select(inside)
+        choosing = examples["validation"] if outside is None else examples["train"].select(outside)
         with seeded(config.seed):
-            model = build(config, labels.shape[1], tokenizer)
-            history = train(model, train_split.select(inside), train_split.select(outside), recipe(config))
-        entries += [{"fold": fold, **entry} for entry in history]
-    return entries
+            model = build(config, len(comments.label_columns), tokenizer)
+            histories.append(train(model, train_split, choosing, recipe(config)))
+        return model, {name: predict_logits(model, one.tokens) for name, one in examples.items()}
+
+    model, logits = fit()
+    save_encoder(model, folder, comments.label_columns, config.max_tokens)
+    parts = folds(comments.train.labels, config.folds, config.seed) if config.folds >= 2 else []
+    teaching = teaching_logits(config, comments, Member(logits), parts, lambda *rows: fit(*rows)[1])
+    teaching.save(folder)
+    of_folds = [{"fold": fold, **entry} for fold, one in enumerate(histories[1:], start=1) for entry in one]
+    truth = comments.validation.labels
+    _, macro = best_shared_threshold(truth, sigmoid(teaching.in_sample["validation"]))
+    return {"history": histories[0], "folds": of_folds, "teaching_val_macro_f1": float(macro)}
+
+
+def teaching_logits(
+    config: TeacherConfig,
+    comments: Data,
+    own: Member,
+    parts: list[tuple[Rows, Rows]],
+    answer: Callable[[Rows, Rows], dict[str, Logits]],
+) -> Member:
+    """The logits that teach: the teacher's own, or its ensemble's.
+
+    Args:
+        config: names the ensemble's members.
+        comments: all splits.
+        own: the teacher's answers.
+        parts: rows inside and outside of each fold; may be empty.
+        answer: trains on the rows inside, and answers all splits.
+    """
+    encoders = own
+    if parts:
+        folded = over_folds(answer, parts)
+        encoders = replace(own, out_of_fold=folded.out_of_fold)
+        if "folds" in config.ensemble:
+            encoders = replace(mean_member([own] + [folded] * len(parts)), out_of_fold=folded.out_of_fold)
+    members = [encoders]
+    if "classical" in config.ensemble:
+        members.append(floor_member(ClassicalConfig(seed=config.seed), comments, parts))
+    return ensemble(members, comments.validation.labels)
 
 
 def build(config: TeacherConfig, labels: int, tokenizer: Tokenizer) -> TextClassifier:
-    """The encoder that the config names, with a new head."""
+    """The encoder that the config names, with a new head, its lowest layers frozen as the config says."""
     if config.model == "scratch":
-        return build_scratch(config, labels, tokenizer.get_vocab_size())
-    folder = pretrained_folder(config.model)
-    return build_pretrained(folder, labels, config.pooling, config.dropout, config.encoder_dropout)
+        model = build_scratch(config, labels, tokenizer.get_vocab_size())
+    else:
+        folder = pretrained_folder(config.model)
+        model = build_pretrained(folder, labels, config.pooling, config.dropout, config.encoder_dropout)
+    if config.frozen_layers:
+        freeze(model, config.frozen_layers)
+    return model
 
 
-def pretrained_folder(model: str) -> str:
+def freeze(model: TextClassifier, layers: int) -> None:
+    """Keep the embeddings and the lowest `layers` layers as they are."""
+    blocks = encoder_layers(model)
+    trained = {id(parameter) for block in blocks[layers:] for parameter in block.parameters()}
+    for parameter in model.encoder.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
+
+
+def pretrained_folder(model: str, key: str = "teacher.model") -> str:
     """The folder itself, or the local copy of a hub id (fetched when the hub can be reached).
 
     Raises:
@@ -83,7 +126,7 @@ def pretrained_folder(model: str) -> str:
     try:
         return snapshot_download(model, allow_patterns=["*.json", "*.safetensors"])
     except (OSError, ValueError) as error:  # the hub's own errors are kinds of these
-        problem = f"teacher.model={model!r}: no such folder, and not to be had from the hub"
+        problem = f"{key}={model!r}: no such folder, and not to be had from the hub"
         raise InputError([f"{problem}; give a folder, the id of a model that the hub has, or scratch"]) from error
 
 
@@ -99,4 +142,8 @@ def recipe(config: TeacherConfig) -> Recipe:
         warmup_fraction=config.warmup_fraction,
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
+        loss=config.loss,
+        focal_gamma=config.focal_gamma,
+        class_weights=config.class_weights,
+        patience=config.patience,
     )

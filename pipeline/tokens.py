@@ -76,7 +76,7 @@ def bucketed_batches(
     """
     order = generator.permutation(len(lengths))
     bucket = batch_size * BUCKET_BATCHES
-    budget = batch_size * float(lengths.mean())
+    budget = batch_size * lengths.sum() / max(len(lengths), 1)
     batches: list[NDArray[np.int64]] = []
     for start in range(0, len(order), bucket):
         rows = order[start : start + bucket]

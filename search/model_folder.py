@@ -6,16 +6,20 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import DistilConfig
 from pipeline.errors import InputError
-from search.config import Choices, Range, Setting, StudyConfig
+from search.config import Choices, StudyConfig
 from search.wording import problem
 
 _WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
+LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
+HEADS = ("num_attention_heads", "n_heads", "n_head")
+WIDTH = ("hidden_size", "dim", "d_model", "n_embd")
+"""What the architectures' configurations call these."""
 _TOKENIZER_FILES = ("*token*.json", "vocab*", "merges.txt", "*.model")
 
 
@@ -27,13 +31,29 @@ def check_paths(config: StudyConfig) -> list[str]:
     elif config.storage is not None or not problems:
         key, value = ("results_dir", config.results_dir) if config.storage is None else ("storage", config.storage)
         problems += _folder_problems(key, value, config.store_root)
-    if config.teacher.model == "scratch":
-        return problems + _layer_problems(config, config.teacher.scratch_layers, "teacher.scratch_layers")
-    key, folder = f"teacher.model={config.teacher.model!r}", _model_folder(config.teacher.model)
+    if config.teacher.model != "scratch":
+        problems += _model_problems("teacher.model", config.teacher.model)
+    for key, model in student_models(config).items():
+        problems += _model_problems(key, model)
+    return problems
+
+
+def student_models(config: StudyConfig) -> dict[str, str]:
+    """The encoders that students may be made from, by the key under which the file has them."""
+    method, student, model = (config.settings("distil")[name] for name in ("method", "student", "model"))
+    if method == "none" or "encoder" not in (student.choices if isinstance(student, Choices) else (student,)):
+        return {}
+    if isinstance(model, Choices):
+        return {f"distil.model.choices[{index}]": str(value) for index, value in enumerate(model.choices)}
+    return {"distil.model": str(model)}
+
+
+def _model_problems(key: str, model: str) -> list[str]:
+    """What keeps the model of this key from being used."""
+    folder = model_folder(model)
     if folder is None:
-        return [*problems, f"{key}: {_missing_model(config.teacher.model)}"]
-    problems += [f"{key}: {fault}" for fault in _model_faults(folder)]
-    return problems + _layer_problems(config, _layers(folder), str(folder / "config.json"))
+        return [f"{key}={model!r}: {_missing_model(model)}"]
+    return [f"{key}={model!r}: {fault}" for fault in _model_faults(folder)]
 
 
 def _folder_problems(key: str, value: str, folder: Path) -> list[str]:
@@ -46,7 +66,7 @@ def _folder_problems(key: str, value: str, folder: Path) -> list[str]:
     return []
 
 
-def _model_folder(model: str) -> Path | None:
+def model_folder(model: str) -> Path | None:
     """The folder of a model: as named, or its snapshot in the Hugging Face cache."""
     if model and Path(model).exists():
         return Path(model)
@@ -130,28 +150,10 @@ def _json_object(file: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _layers(folder: Path) -> int | None:
+def encoder_fact(folder: Path, names: Sequence[str]) -> int | None:
+    """The first whole number that the folder's `config.json` has under one of these names."""
     content = _json_object(folder / "config.json") or {}
-    names = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
     return next((content[name] for name in names if isinstance(content.get(name), int)), None)
-
-
-def _layer_problems(config: StudyConfig, layers: int | None, source: str) -> list[str]:
-    """Students deeper than their teacher; none when every student is the teacher itself."""
-    settings = config.distil
-    methods = _values("method", settings["method"])
-    if layers is None or not any("layers" in DistilConfig.settings_of(str(method)) for method in methods.values()):
-        return []
-    what = f"more than the teacher's {layers} ({source}); take {layers} or less"
-    asked = _values("distil.layers", settings["layers"])
-    return [problem(key, value, what) for key, value in asked.items() if isinstance(value, int) and value > layers]
-
-
-def _values(key: str, setting: Setting) -> dict[str, Setting]:
-    """The values a setting can take, of a range its highest, by the key under which the file has them."""
-    if isinstance(setting, Choices):
-        return {f"{key}.choices[{index}]": value for index, value in enumerate(setting.choices)}
-    return {f"{key}.high": setting.high} if isinstance(setting, Range) else {key: setting}
 
 
 def resolve(config: StudyConfig) -> StudyConfig:

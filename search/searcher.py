@@ -142,6 +142,7 @@ def open_study(config: StudyConfig, sampler: optuna.samplers.BaseSampler) -> opt
         load_if_exists=True,
     )
     if all(trial.state == TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
+        space = Space(config)
         for point in config.search.points:
-            study.enqueue_trial(point, skip_if_exists=True)
+            study.enqueue_trial(space.named(point), skip_if_exists=True)
     return study

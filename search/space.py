@@ -3,49 +3,83 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import DistilConfig, PruneConfig, QuantizeConfig, StageConfig
+from search.compatibility import allowed, obstacle, teacher_shape
 from search.config import STAGES, Choices, Range, Setting, StudyConfig, exact
+from search.model_folder import model_digest, model_folder
 
 if TYPE_CHECKING:
     import optuna
 
 
 class Space:
-    """Define-by-run: a setting is suggested only when the suggested method of its stage uses it."""
+    """Define-by-run: a setting is suggested only where the settings above it use it, and only with values that fit."""
 
     def __init__(self, config: StudyConfig) -> None:
         self._settings = {stage: config.settings(stage) for stage in STAGES}
+        self._teacher = teacher_shape(config)
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Every setting that the suggested methods use, by `stage.name`; fixed ones are included, not suggested."""
         params: dict[str, Any] = {}
-        for stage, model in STAGES.items():
-            settings = self._settings[stage]
-            method = params[f"{stage}.method"] = _suggest(trial, f"{stage}.method", settings["method"])
-            for name in model.settings_of(method):
-                params[f"{stage}.{name}"] = _suggest(trial, f"{stage}.{name}", settings[name])
+        for key, setting in self._used(params):
+            params[key] = _suggest(trial, self._name(key, setting), setting)
         return params
+
+    def named(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a point under the names by which `suggest` asks for them there.
+
+        Optuna knows a listed setting by its values: where only some of them fit, it is another parameter. What a point
+        leaves open is taken to be the first that fits.
+        """
+        params: dict[str, Any] = {}
+        names: dict[str, Any] = {}
+        for key, setting in self._used(params):
+            if key in point:
+                params[key] = point[key]
+                names[self._name(key, setting)] = point[key]
+            else:
+                params[key] = _any(setting)
+        return names
+
+    def _name(self, key: str, setting: Setting) -> str:
+        """The key; of a listed setting that has lost some of its values, with those that are left."""
+        stage, name = key.split(".")
+        if not isinstance(setting, Choices) or setting == self._settings[stage][name]:
+            return key
+        return f"{key}[{'|'.join(map(str, setting.choices))}]"
+
+    def _used(self, params: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
+        """The settings that count, each after `params` has got the ones above it, with the choices that fit."""
+        for stage, model in STAGES.items():
+            for name in model.model_fields:
+                if model.is_used(name, _of_stage(params, stage)):
+                    key, setting = f"{stage}.{name}", self._settings[stage][name]
+                    if isinstance(setting, Choices):
+                        setting = Choices(choices=allowed(key, setting, params, self._teacher))
+                    yield key, setting
 
     def configs(self, params: Mapping[str, Any]) -> tuple[DistilConfig, PruneConfig, QuantizeConfig]:
         """The stages' configs from what `suggest` returned; other keys of `params` are left alone."""
+        distil = _of_stage(params, "distil")
+        if distil.get("student") == "encoder" and (folder := model_folder(distil["model"])) is not None:
+            distil["model_digest"] = _digest(folder)
         return (
-            DistilConfig.model_validate(_of_stage(params, "distil")),
+            DistilConfig.model_validate(distil),
             PruneConfig.model_validate(_of_stage(params, "prune")),
             QuantizeConfig.model_validate(_of_stage(params, "quantize")),
         )
 
-    def size(self) -> int | None:
-        """How many different chains there are to suggest; None if a setting that some method uses is continuous."""
-        sizes = [_stage_size(model, self._settings[stage]) for stage, model in STAGES.items()]
-        return _product(sizes)
-
 
 def point_problems(config: StudyConfig) -> list[str]:
-    """What is wrong with `search.points`: keys that are no setting, and values that the space does not hold."""
+    """What is wrong with `search.points`: no such setting, a value not in the space, or one that does not fit."""
     problems = []
+    teacher = teacher_shape(config)
     for index, point in enumerate(config.search.points):
         for key, value in point.items():
             stage, _, name = key.partition(".")
@@ -55,7 +89,20 @@ def point_problems(config: StudyConfig) -> list[str]:
             elif not _holds(setting := config.settings(stage)[name], value):
                 held = setting.model_dump(exclude_defaults=True) if isinstance(setting, Choices | Range) else setting
                 problems.append(f"{where}={value!r}: not in the study's {key}: {held}; add it there, or change this")
+            elif reason := obstacle(key, value, _with_fixed(config, point), teacher):
+                problems.append(f"{where}={value!r}: {reason}")
     return problems
+
+
+def _with_fixed(config: StudyConfig, point: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a point has for certain: its own, and the study's fixed ones that count."""
+    params: dict[str, Any] = {}
+    for stage, model in STAGES.items():
+        for name, setting in config.settings(stage).items():
+            value = point.get(f"{stage}.{name}", setting)
+            if not isinstance(value, Choices | Range) and model.is_used(name, _of_stage(params, stage)):
+                params[f"{stage}.{name}"] = value
+    return params
 
 
 def _holds(setting: Setting, value: Any) -> bool:
@@ -71,9 +118,15 @@ def _holds(setting: Setting, value: Any) -> bool:
     return bool(value == setting)
 
 
+@cache
+def _digest(folder: Path) -> str:
+    """`model_digest`, once a process: a trial should not read the weights again."""
+    return model_digest(folder)
+
+
 def flat_settings(stage: str, config: StageConfig) -> dict[str, Any]:
     """The settings that `config` uses as `stage.name`: columns of `trials.parquet`, parameters of a trial."""
-    return {f"{stage}.{name}": value for name, value in config.key_fields().items()}
+    return {f"{stage}.{name}": value for name, value in config.used().items() if name != "model_digest"}
 
 
 def _suggest(trial: optuna.Trial, name: str, setting: Setting) -> Any:
@@ -92,32 +145,13 @@ def _suggest(trial: optuna.Trial, name: str, setting: Setting) -> Any:
     return float(low + round((exact(value) - low) / step_size) * step_size)
 
 
+def _any(setting: Setting) -> Any:
+    """Some value of a setting."""
+    if isinstance(setting, Choices):
+        return setting.choices[0]
+    return setting.low if isinstance(setting, Range) else setting
+
+
 def _of_stage(params: Mapping[str, Any], stage: str) -> dict[str, Any]:
     prefix = f"{stage}."
     return {key.removeprefix(prefix): value for key, value in params.items() if key.startswith(prefix)}
-
-
-def _stage_size(model: type[StageConfig], settings: Mapping[str, Setting]) -> int | None:
-    """Sum over the methods of the product over the settings each one uses."""
-    method = settings["method"]
-    methods = method.choices if isinstance(method, Choices) else (method,)
-    sizes = [_product([_points(settings[name]) for name in model.settings_of(str(chosen))]) for chosen in methods]
-    finite = [size for size in sizes if size is not None]
-    return sum(finite) if len(finite) == len(sizes) else None
-
-
-def _points(setting: Setting) -> int | None:
-    """How many values a setting takes; None for a continuous range."""
-    if isinstance(setting, Choices):
-        return len(setting.choices)
-    if not isinstance(setting, Range):
-        return 1
-    if setting.step is not None:
-        return int((exact(setting.high) - exact(setting.low)) / exact(setting.step)) + 1
-    whole = isinstance(setting.low, int) and isinstance(setting.high, int)
-    return int(setting.high - setting.low) + 1 if whole else None
-
-
-def _product(sizes: list[int | None]) -> int | None:
-    finite = [size for size in sizes if size is not None]
-    return math.prod(finite) if len(finite) == len(sizes) else None

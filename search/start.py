@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipeline.data import Data, prepare
 from pipeline.errors import InputError
-from search.config import StudyConfig
+from search.compatibility import compatibility_problems
+from search.config import Choices, StudyConfig
 from search.model_folder import check_paths, resolve
 from search.space import point_problems
 from search.study_file import differences, load_study, to_yaml
@@ -23,7 +24,7 @@ def checked(study: Path | None, overrides: Sequence[str], resume: bool) -> tuple
         InputError: with every problem of the study file, the paths, the data and the folder to resume.
     """
     config = load_study(study, overrides)
-    problems = check_paths(config) + point_problems(config)
+    problems = check_paths(config) + compatibility_problems(config) + point_problems(config)
     data = None
     try:
         data = prepare(config.data, config.teacher.folds)
@@ -70,11 +71,18 @@ def claim_folder(config: StudyConfig, resume: bool) -> Path | None:
 
 def with_absolute_paths(config: StudyConfig) -> StudyConfig:
     """The study as workers, which have another working directory, can use it."""
-    teacher = config.teacher
-    if Path(teacher.model).is_dir():
-        teacher = teacher.model_copy(update={"model": str(Path(teacher.model).resolve())})
+
+    def absolute(model: str) -> str:
+        return str(Path(model).resolve()) if model and Path(model).is_dir() else model
+
+    teacher = config.teacher.model_copy(update={"model": absolute(config.teacher.model)})
+    student = config.distil["model"]
+    if isinstance(student, Choices):
+        student = Choices(choices=tuple(absolute(str(model)) for model in student.choices))
+    else:
+        student = absolute(str(student))
     places = {"results_dir": str(Path(config.results_dir).resolve()), "storage": str(config.store_root.resolve())}
-    return config.model_copy(update={"teacher": teacher, **places})
+    return config.model_copy(update={"teacher": teacher, "distil": {**config.distil, "model": student}, **places})
 
 
 def data_summary(data: Data) -> str:

@@ -80,21 +80,21 @@ def tiny_pruned(tiny_store, tiny_data, tiny_teacher):
 
 
 @pytest.fixture(scope="session")
-def tiny_half(tiny_store, tiny_data, tiny_pruned):
+def tiny_half(tiny_store, tiny_data, tiny_pruned, tiny_teacher):
     """The pruned model in FP16."""
     from pipeline.config import QuantizeConfig
     from pipeline.quantize import quantize
 
-    return tiny_store.run(quantize, QuantizeConfig(method="fp16"), tiny_data, tiny_pruned)
+    return tiny_store.run(quantize, QuantizeConfig(method="fp16"), tiny_data, tiny_pruned, tiny_teacher)
 
 
 @pytest.fixture(scope="session")
-def tiny_int8(tiny_store, tiny_data, tiny_pruned):
+def tiny_int8(tiny_store, tiny_data, tiny_pruned, tiny_teacher):
     """The pruned model in int8."""
     from pipeline.config import QuantizeConfig
     from pipeline.quantize import quantize
 
-    return tiny_store.run(quantize, QuantizeConfig(method="int8_dynamic"), tiny_data, tiny_pruned)
+    return tiny_store.run(quantize, QuantizeConfig(method="int8_dynamic"), tiny_data, tiny_pruned, tiny_teacher)
 
 
 @pytest.fixture(scope="session")

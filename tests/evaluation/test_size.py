@@ -8,9 +8,11 @@ import onnx
 import pytest
 import zstandard
 from onnx import numpy_helper
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from evaluation.size import compressed_bytes, measure_size
+from pipeline.ngram import quantize_ngram
+from pipeline.runtime import Deployment
 
 FORMS = ["tiny_teacher", "tiny_pruned", "tiny_half", "tiny_int8", "tiny_classical"]
 
@@ -77,22 +79,54 @@ def test_a_quantized_model_has_as_many_parameters_as_before(request, tiny_pruned
 
 def test_int8_sparsity_counts_the_numbers_that_mean_zero(tiny_int8):
     graph = onnx.load(tiny_int8.path / "model.onnx").graph
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    zeros = prunable_zeros = prunable = 0
-    for name, array in stored.items():
-        base = name.removesuffix("_quantized")
-        if base != name:
-            values = (array.astype(int) - int(stored[f"{base}_zero_point"])) * float(stored[f"{base}_scale"])
-            if base.startswith("onnx::MatMul"):
+    zeros = prunable = prunable_zeros = 0
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.name.endswith("_int8"):
+            if "embeddings" not in tensor.name:
                 prunable, prunable_zeros = prunable + values.size, prunable_zeros + (values == 0).sum()
-        elif array.ndim == 1 and array.dtype == np.float32:
-            values = array
-        else:
+        elif values.dtype != np.float32 or not values.ndim:
             continue
         zeros += (values == 0).sum()
     size = measure_size(tiny_int8.path)
     assert size["sparsity_percent"] == pytest.approx(100 * zeros / size["num_parameters"])
     assert size["prunable_sparsity_percent"] == pytest.approx(100 * prunable_zeros / prunable)
+
+
+def bag(folder, columns=8):
+    """An n-gram model of random numbers, some of its table zero."""
+    random = np.random.default_rng(0)
+    table = random.integers(-127, 128, (256, columns)).astype(np.float32)
+    table[:, 0] = 127.0  # so that int8's scale is 1 and int4's zeros are where these are
+    table[random.random(table.shape) < 0.25] = 0.0
+    weights = {
+        "table": table,
+        "hidden.weight": random.standard_normal((4, columns)).astype(np.float32),
+        "hidden.bias": np.zeros(4, dtype=np.float32),
+        "head.weight": random.standard_normal((3, 4)).astype(np.float32),
+        "head.bias": np.ones(3, dtype=np.float32),
+    }
+    save_file(weights, folder / "bag.safetensors")
+    (folder / "hashing.json").write_text("{}", encoding="utf-8")
+    Deployment("ngram", ("a", "b", "c"), ("bag.safetensors", "hashing.json")).save(folder)
+    return table
+
+
+@pytest.mark.parametrize("method", ["full", "fp16", "int8_dynamic", "int4"])
+def test_a_bag_counts_its_table_and_no_scales(tmp_path, method):
+    table = bag(tmp_path)
+    folder = tmp_path if method == "full" else tmp_path / "small"
+    if method != "full":
+        folder.mkdir()
+        quantize_ngram(method, 8, tmp_path, folder)
+    size = measure_size(folder)
+    assert size["num_parameters"] == 256 * 8 + 4 * 8 + 4 + 4 * 3 + 3
+    zeros = (table == 0).sum() + 4
+    if method == "int4":  # a weight below half a step of its row becomes zero too
+        steps = np.abs(table).max(axis=1, keepdims=True) / 8
+        zeros = (np.abs(table) < 0.5 * steps).sum() + 4
+    assert size["sparsity_percent"] == pytest.approx(100 * zeros / size["num_parameters"], rel=0.01)
+    assert "prunable_sparsity_percent" not in size and size["num_trainable_params"] is None
 
 
 def test_zeros_pay_in_the_download_alone(tiny_teacher, tiny_pruned):

@@ -1,6 +1,5 @@
 """Encoders against a model whose dropped layers do nothing, NumPy's pooling, and Hugging Face's own files."""
 
-import copy
 import json
 
 import numpy as np
@@ -18,13 +17,14 @@ from pipeline.models import (
     TextClassifier,
     build_pretrained,
     build_scratch,
+    cut,
     encoder_layers,
-    keep_layers,
     load_model,
     pool,
     save_model,
     train_tokenizer,
 )
+from pipeline.students import keep_layers
 
 VOCABULARY, LABELS = 50, 3
 TEXTS = ["তুমি খুব ভালো", "নদী আর পাখি", "Hello WORLD hello", "তোমরা কোথায় যাও আজ বিকেলে"] * 3
@@ -59,75 +59,9 @@ def answer(model, ids, mask):
         return model(ids, mask)
 
 
-class PassOn(nn.Module):
-    """In place of a layer: nothing happens to the hidden states."""
-
-    def forward(self, hidden_states, *_arguments, **_settings):
-        return hidden_states
-
-
-def kept_layers(model, student):
-    """Which layers of the model the student has, found by their weights."""
-    queries = [next(layer.parameters()) for layer in encoder_layers(model)]
-    return [
-        next(i for i, query in enumerate(queries) if torch.equal(query, next(layer.parameters())))
-        for layer in encoder_layers(student)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("depth", "layers", "expected"),
-    [(4, 1, [0]), (4, 2, [0, 3]), (4, 3, [0, 2, 3]), (4, 4, [0, 1, 2, 3]), (7, 3, [0, 3, 6]), (7, 4, [0, 2, 4, 6])],
-)
-def test_keep_layers_picks_evenly_from_the_first_to_the_last(depth, layers, expected):
-    model = scratch(depth)
-    assert kept_layers(model, keep_layers(model, layers)) == expected
-
-
-def test_kept_layers_are_spread_as_evenly_as_whole_numbers_allow():
-    model = scratch(9)
-    for layers in range(2, 10):
-        kept = kept_layers(model, keep_layers(model, layers))
-        gaps = np.diff(kept)
-        assert len(kept) == layers and kept[0] == 0 and kept[-1] == 8
-        assert gaps.min() >= 1 and np.abs(gaps - 8 / (layers - 1)).max() < 1
-
-
-@pytest.mark.parametrize("layers", [1, 2, 3, 4])
-def test_the_student_answers_as_the_model_in_which_the_other_layers_do_nothing(layers):
-    model = scratch(4)
-    student = keep_layers(model, layers)
-    kept = kept_layers(model, student)
-    partial = copy.deepcopy(model)
-    for i in range(4):
-        if i not in kept:
-            encoder_layers(partial)[i] = PassOn()
-    ids, mask = batch()
-    torch.testing.assert_close(answer(student, ids, mask), answer(partial, ids, mask))
-    if layers < 4:
-        assert (answer(student, ids, mask) - answer(model, ids, mask)).abs().max() > 1e-3
-
-
-def test_the_student_is_a_copy():
-    model = scratch(4)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    student = keep_layers(model, 2)
-    with torch.no_grad():
-        for parameter in student.parameters():
-            parameter.add_(1.0)
-    assert (len(encoder_layers(model)), model.config.num_hidden_layers) == (4, 4)
-    assert (len(encoder_layers(student)), student.config.num_hidden_layers) == (2, 2)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def test_more_layers_than_there_are_is_a_value_error():
-    with pytest.raises(ValueError, match=r"distil\.layers=5.*has 4 layers"):
-        keep_layers(scratch(4), 5)
-
-
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
 def test_save_and_load_give_the_same_logits(tmp_path, pooling):
-    model = keep_layers(scratch(3, pooling), 2)
+    model = keep_layers(scratch(3, pooling), [0, 2])
     save_model(model, tmp_path)
     torch.manual_seed(1)
     loaded = load_model(tmp_path)
@@ -136,13 +70,54 @@ def test_save_and_load_give_the_same_logits(tmp_path, pooling):
     torch.testing.assert_close(answer(loaded.eval(), ids, mask), answer(model, ids, mask), rtol=0, atol=0)
     stored = load_file(tmp_path / "model.safetensors")
     assert sum(array.size for array in stored.values()) == sum(p.numel() for p in model.parameters())
-    assert json.loads((tmp_path / "config.json").read_text())["num_hidden_layers"] == 2
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["num_hidden_layers"] == 2 and "_name_or_path" not in config
+
+
+def test_a_model_narrower_than_its_config_is_loaded_as_it_was_stored(tmp_path):
+    model, kept = scratch(2), torch.tensor([0, 1, 4, 5, 6, 7, 9, 11, 12, 15])
+    for name, module in model.named_modules():
+        if isinstance(module, nn.LayerNorm):
+            module.weight, module.bias = nn.Parameter(module.weight[kept]), nn.Parameter(module.bias[kept])
+            module.normalized_shape = (10,)
+        elif isinstance(module, nn.Embedding):
+            cut(module, None, kept)
+        elif isinstance(module, nn.Linear):
+            cut(module, kept if name.endswith("output.dense") else None, None if ".output." in name else kept)
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path).eval()
+    assert loaded.config.hidden_size == 16 and loaded.head.in_features == 10
+    words = loaded.encoder.embeddings.word_embeddings
+    assert (words.num_embeddings, words.embedding_dim) == (VOCABULARY, 10)
+    ids, mask = batch()
+    torch.testing.assert_close(answer(loaded, ids, mask), answer(model, ids, mask), rtol=0, atol=0)
+
+
+def test_every_layer_has_the_heads_that_its_stored_queries_are_wide(tmp_path):
+    model = scratch(2)
+    for layer, width in zip(encoder_layers(model), (12, 4), strict=True):  # the config says two heads of 8
+        attention, rows = layer.attention.self, torch.arange(width)
+        for part in (attention.query, attention.key, attention.value):
+            cut(part, rows, None)
+        cut(layer.attention.output.dense, None, rows)
+        attention.attention_head_size, attention.scaling = 4, 0.5
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path).eval()
+    parts = [layer.attention.self for layer in encoder_layers(loaded)]
+    assert [(p.num_attention_heads, p.attention_head_size, p.all_head_size) for p in parts] == [(3, 4, 12), (1, 4, 4)]
+    ids, mask = batch()
+    torch.testing.assert_close(answer(loaded, ids, mask), answer(model, ids, mask), rtol=0, atol=0)
+    with torch.inference_mode():  # the first layer's attention, head by head in plain matrices
+        hidden = loaded.encoder.embeddings(ids[:1])[0]
+        q, k, v = (getattr(parts[0], name)(hidden).view(-1, 3, 4).transpose(0, 1) for name in ("query", "key", "value"))
+        by_hand = ((q @ k.transpose(1, 2) / 2).softmax(-1) @ v).transpose(0, 1).reshape(-1, 12)
+        torch.testing.assert_close(parts[0](hidden[None])[0][0], by_hand)
 
 
 def test_a_damaged_set_of_weights_is_refused(tmp_path):
     model = scratch(2)
     save_model(model, tmp_path)
-    save_model(keep_layers(model, 1), tmp_path / "..")
+    save_model(keep_layers(model, [0]), tmp_path / "..")
     (tmp_path.parent / "model.safetensors").replace(tmp_path / "model.safetensors")
     with pytest.raises(RuntimeError, match="Missing key"):
         load_model(tmp_path)

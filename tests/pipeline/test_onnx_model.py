@@ -1,17 +1,19 @@
 """ONNX files against torch: the same answers, and every weight counted."""
 
 import copy
+from collections import defaultdict
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
 
 from pipeline.config import TeacherConfig
 from pipeline.models import build_scratch, load_model
-from pipeline.onnx_model import export_onnx, store_half, stored_weights
+from pipeline.onnx_model import export_onnx, stored_weights, unpack_int4
+from pipeline.quantize.fp16 import write_fp16
+from pipeline.quantize.int4 import write_int4
+from pipeline.quantize.int8 import write_int8
 
 VOCABULARY, LABELS, LONGEST = 3000, 3, 24
 
@@ -40,10 +42,26 @@ def full(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def half(full):
-    file = full.with_name("half.onnx")
-    store_half(full, file)
-    return file
+def written(full):
+    """The same model in a format: `written("int4")`."""
+
+    def write(form):
+        file = full.with_name(f"{form}.onnx")
+        if form == "full":
+            return full
+        if form == "half":
+            write_fp16(full, file)
+        elif form == "int4":
+            write_int4(full, file, 32)
+        else:
+            ranges = defaultdict(lambda: (-5.0, 5.0)) if "static" in form else None
+            write_int8(full, file, "columns" in form, ranges)
+        return file
+
+    return write
+
+
+FORMS = ["full", "half", "int8", "int8_columns", "int8_static", "int8_static_columns", "int4"]
 
 
 def batches():
@@ -85,42 +103,43 @@ def parameter_count(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_the_half_file_stores_half_the_bytes(model, full, half):
-    ratio = half.stat().st_size / full.stat().st_size
-    assert 0.5 < ratio < 0.56
-    sixteen = [tensor for tensor in onnx.load(half).graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16]
-    assert sum(numpy_helper.to_array(tensor).nbytes for tensor in sixteen) == 2 * parameter_count(model)
-    saved = full.stat().st_size - half.stat().st_size
-    assert saved == pytest.approx(2 * parameter_count(model), rel=0.05)
-
-
-def test_the_half_file_answers_as_torch_with_weights_rounded_to_fp16(model, full, half):
-    rounded = copy.deepcopy(model).half().float()
-    found = answers(half)
-    np.testing.assert_allclose(found, torch_answers(rounded), atol=1e-5)
-    assert 0 < np.abs(found - answers(full)).max() < 0.05
-
-
-def test_weights_beyond_fp16_are_cut_to_its_largest_number(model, tmp_path):
-    extreme = copy.deepcopy(model)
-    with torch.no_grad():
-        extreme.head.weight[0, 0] = 1e6
-        extreme.head.weight[1, 0] = -1e6
-    export_onnx(extreme, tmp_path / "model.onnx")
-    store_half(tmp_path / "model.onnx", tmp_path / "half.onnx")
-    with torch.no_grad():
-        extreme.head.weight.clamp_(-65504.0, 65504.0)
-    expected = torch_answers(extreme.half().float())
-    np.testing.assert_allclose(answers(tmp_path / "half.onnx"), expected, rtol=1e-4, atol=1e-2)
-
-
-@pytest.mark.parametrize("form", ["full", "half"])
-def test_every_weight_is_counted_once(model, request, form):
-    weights = list(stored_weights(request.getfixturevalue(form)))
+@pytest.mark.parametrize("form", FORMS)
+def test_every_weight_is_counted_once(model, written, form):
+    weights = list(stored_weights(written(form)))
     assert sum(weight.values.size for weight in weights) == parameter_count(model)
     linear = sum(weight.values.size for weight in weights if weight.in_linear_layer)
     assert linear == 2 * (4 * 32 * 32 + 2 * 32 * 128), "the encoder's matrices without embeddings and head"
-    assert {weight.zero for weight in weights} == {0}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_stored_zero_means_zero(tmp_path, model, form):
+    """Every second input of every layer is pruned: these weights, and next to no others, are stored as zero."""
+    pruned = copy.deepcopy(model)
+    layers = [module for module in pruned.encoder.modules() if isinstance(module, torch.nn.Linear)]
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight[:, ::2] = 0.0
+    export_onnx(pruned, tmp_path / "model.onnx")
+    source, target = tmp_path / "model.onnx", tmp_path / f"{form}.onnx"
+    if form == "half":
+        write_fp16(source, target)
+    elif form == "int4":
+        write_int4(source, target, 32)
+    elif form != "full":
+        write_int8(source, target, "columns" in form, defaultdict(lambda: (-5.0, 5.0)) if "static" in form else None)
+    inside = [w.values for w in stored_weights(source if form == "full" else target) if w.in_linear_layer]
+    assert len(inside) == len(layers) == 12
+    for values in inside:
+        inputs = values.T if form == "int4" else values  # int4 is stored by outputs
+        assert (inputs[::2] == 0).all() and (inputs[1::2] != 0).mean() > (0.6 if form == "int4" else 0.9)
+
+
+def test_four_bit_numbers_are_unpacked_block_by_block():
+    packed = np.array([[0x21, 0x43, 0x65], [0xF0, 0x0F, 0x88]], dtype=np.uint8)
+    zeros = np.array([[0x21, 0xF3], [0x80, 0x08]], dtype=np.uint8)  # the fourth is there to fill the byte
+    expected = [[1 - 1, 2 - 1, 3 - 2, 4 - 2, 5 - 3, 6 - 3], [0, 15, 15 - 8, 0 - 8, 8 - 8, 8 - 8]]
+    assert unpack_int4(packed, zeros, 3).tolist() == expected
+    assert unpack_int4(packed.reshape(2, 3, 1), zeros, 3).tolist() == expected
 
 
 def test_the_stored_values_are_torchs(model, full):

@@ -14,18 +14,16 @@ from pipeline.data import prepare
 from pipeline.errors import InputError
 from pipeline.models import load_model
 from pipeline.runtime import EagerClassifier, load_classifier, load_deployment, sigmoid
-from pipeline.teacher import pretrained_folder, train_teacher
-from pipeline.tokens import load_tokenizer, load_tokens
-from pipeline.training import predict_logits
+from pipeline.splitting import folds
+from pipeline.teacher import build, pretrained_folder, recipe, train_teacher
+from pipeline.tokens import load_tokenizer, tokenise
+from pipeline.training import Examples, predict_logits, seeded, train
 
 FILES = {
     "tokenizer.json",
-    "train_ids.npy",
-    "train_offsets.npy",
-    "validation_ids.npy",
-    "validation_offsets.npy",
-    "logits_train.npy",
+    "logits_train_in_sample.npy",
     "logits_validation.npy",
+    "logits_test.npy",
     "model.safetensors",
     "config.json",
     "classifier.json",
@@ -37,20 +35,18 @@ SHARED = Path(os.environ.get("PARETO_SHARED", "/nowhere")) / "models" / "e5-smal
 
 
 def check_folder(artifact, comments):
-    """The stored tokens, logits and both forms of the model agree, comment by comment."""
+    """The stored logits and both forms of the model agree, comment by comment."""
     assert {path.name for path in artifact.path.iterdir()} == FILES
     deployment = load_deployment(artifact.path)
     assert deployment.labels == comments.label_columns
     tokenizer = load_tokenizer(artifact.path / "tokenizer.json", deployment.max_tokens)
     model = load_model(artifact.path)
-    for name, split in (("train", comments.train), ("validation", comments.validation)):
-        tokens = load_tokens(artifact.path, name)
-        logits = np.load(artifact.path / f"logits_{name}.npy", allow_pickle=False)
+    for name, file in (("train", "train_in_sample"), ("test", "test"), ("validation", "validation")):
+        split = comments.splits[name]
+        logits = np.load(artifact.path / f"logits_{file}.npy", allow_pickle=False)
         assert logits.shape == split.labels.shape and logits.dtype == np.float32
-        for i in range(0, len(split), 17):
-            stored = tokens.ids[tokens.offsets[i] : tokens.offsets[i + 1]].tolist()
-            assert stored == tokenizer.encode(split.texts[i]).ids
-            assert len(stored) <= deployment.max_tokens
+        tokens = tokenise(tokenizer, split.texts)
+        assert tokens.lengths.max() <= deployment.max_tokens
         np.testing.assert_allclose(predict_logits(model, tokens), logits, atol=1e-4)
     texts = comments.validation.texts[:40]
     for classifier in (EagerClassifier(artifact.path), load_classifier(artifact.path)):
@@ -76,7 +72,7 @@ def test_the_history_describes_the_model_that_was_kept(tiny_teacher, tiny_commen
 
 def test_the_same_config_gives_the_same_teacher(tiny_data, tiny_teacher, tiny_teacher_config, tmp_path):
     train_teacher(tiny_teacher_config, tmp_path, tiny_data)
-    for name in ("tokenizer.json", "logits_train.npy", "model.safetensors", "deploy.json", "train_ids.npy"):
+    for name in ("tokenizer.json", "logits_train_in_sample.npy", "model.safetensors", "deploy.json"):
         assert (tmp_path / name).read_bytes() == (tiny_teacher.path / name).read_bytes(), name
 
 
@@ -91,6 +87,63 @@ def test_folds_are_reported_beside_an_unchanged_teacher(tiny_store, tiny_data, t
     # A fresh model is at the loss of guessing; one that had seen the comments before would not be.
     start = tiny_teacher.notes["history"][0]["total_loss"]
     assert all(entry["total_loss"] == pytest.approx(start, rel=0.25) for entry in first_epochs)
+
+
+def test_out_of_fold_logits_are_those_of_a_teacher_that_did_not_see_the_comment(
+    tiny_store, tiny_data, tiny_comments, tiny_teacher, tiny_teacher_config, tmp_path
+):
+    crossed = tiny_store.run(train_teacher, tiny_teacher_config.model_copy(update={"folds": 3}), tiny_data)
+    outside, inside = (
+        np.load(crossed.path / f"logits_train_{name}.npy", allow_pickle=False) for name in ("out_of_fold", "in_sample")
+    )
+    np.testing.assert_array_equal(inside, np.load(tiny_teacher.path / "logits_train_in_sample.npy", allow_pickle=False))
+    # The first fold by hand: the same teacher, given only the comments inside, answers those outside.
+    rows_inside, rows_outside = folds(tiny_comments.train.labels, 3, tiny_teacher_config.seed)[0]
+    tokenizer = load_tokenizer(tiny_teacher.path / "tokenizer.json", tiny_teacher_config.max_tokens)
+    part = {
+        name: Examples(
+            tokenise(tokenizer, [tiny_comments.train.texts[row] for row in rows]),
+            tiny_comments.train.labels[rows].astype(np.float32),
+        )
+        for name, rows in (("inside", rows_inside), ("outside", rows_outside))
+    }
+    with seeded(tiny_teacher_config.seed):
+        model = build(tiny_teacher_config, 3, tokenizer)
+        train(model, part["inside"], part["outside"], recipe(tiny_teacher_config))
+    np.testing.assert_allclose(outside[rows_outside], predict_logits(model, part["outside"].tokens), atol=1e-4)
+
+
+def test_an_ensemble_teaches_and_the_deployed_teacher_stays_the_same(
+    tiny_store, tiny_data, tiny_comments, tiny_teacher, tiny_teacher_config
+):
+    config = tiny_teacher_config.model_copy(update={"folds": 3, "ensemble": ("folds", "classical")})
+    together = tiny_store.run(train_teacher, config, tiny_data)
+    assert (together.path / "model.onnx").read_bytes() == (tiny_teacher.path / "model.onnx").read_bytes()
+    labels = tiny_comments.validation.labels
+    alone, taught = (
+        np.load(one.path / "logits_validation.npy", allow_pickle=False) for one in (tiny_teacher, together)
+    )
+    assert log_loss_of(taught, labels) < log_loss_of(alone, labels)
+    outside = np.load(together.path / "logits_train_out_of_fold.npy", allow_pickle=False)
+    crossed = tiny_store.run(train_teacher, tiny_teacher_config.model_copy(update={"folds": 3}), tiny_data)
+    encoders_alone = np.load(crossed.path / "logits_train_out_of_fold.npy", allow_pickle=False)
+    train_labels = tiny_comments.train.labels
+    assert log_loss_of(outside, train_labels) < log_loss_of(encoders_alone, train_labels)
+
+
+def log_loss_of(logits, labels):
+    return float((np.logaddexp(0, logits) - labels * logits).mean())
+
+
+def test_frozen_layers_keep_their_weights(tiny_data, tiny_teacher_config, tmp_path):
+    frozen = tiny_teacher_config.model_copy(update={"frozen_layers": 1, "epochs": 1})
+    train_teacher(frozen, tmp_path, tiny_data)
+    after = load_file(tmp_path / "model.safetensors")
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json", 48)
+    with seeded(frozen.seed):
+        before = {name: tensor.numpy() for name, tensor in build(frozen, 3, tokenizer).state_dict().items()}
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved and all("layer.1." in name or name.startswith("head.") for name in moved)
 
 
 def test_a_hub_id_that_is_not_there_is_an_error_that_names_it():

@@ -112,16 +112,6 @@ def test_a_hub_id_is_looked_for_in_the_cache_alone(tmp_path: Path, monkeypatch: 
     assert asked == [("org/absent", "config.json")] * 2 + [("org/cached", "config.json")]
 
 
-def test_students_deeper_than_the_teacher(tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "model", layers=3)
-    [problem] = path_faults(tmp_path, folder, "distil.layers={choices: [3, 4]}")
-    assert problem.startswith("distil.layers.choices[1]=4: more than the teacher's 3 (")
-    assert str(folder / "config.json") in problem
-    [problem] = path_faults(tmp_path, "scratch", "distil.layers={low: 1, high: 6}")
-    assert problem == "distil.layers.high=6: more than the teacher's 4 (teacher.scratch_layers); take 4 or less"
-    assert path_faults(tmp_path, "scratch", "distil.layers=6", "distil.method=none") == []
-
-
 def test_folders_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.write_text("")

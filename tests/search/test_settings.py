@@ -39,7 +39,11 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"distil": {"layers": 2.5}}, "distil.layers=2.5: must be a whole number, at least 1 and at most 48", "Layers"),
     ({"distil": {"layers": True}}, "distil.layers=true: must be a number, not yes or no", "Layers"),
     ({"distil": {"alpha": "much"}}, "distil.alpha='much': must be a number, at least 0 and at most 1", "soft loss"),
-    ({"distil": {"method": "logits"}}, "distil.method='logits': must be 'none' or 'logit'", "Hinton"),
+    (
+        {"distil": {"method": "logits"}},
+        "distil.method='logits': must be 'none', 'logit', 'hidden', 'attention' or 'multi_level'",
+        "Hinton",
+    ),
     (
         {"distil": {"alpha": {"choices": [0.5, 1.5]}}},
         "distil.alpha.choices[1]=1.5: must be at least 0 and at most 1",

@@ -7,10 +7,12 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from pipeline.compression_config import PRUNING
 from pipeline.config import DistilConfig, PruneConfig, QuantizeConfig, StageConfig
+from search.compatibility import compatibility_problems
 from search.config import STAGES, StudyConfig
 from search.space import Space, flat_settings, point_problems
 from search.study_file import load_study, study_from
@@ -44,14 +46,8 @@ def test_only_the_settings_of_the_chosen_methods_are_suggested() -> None:
         assert ("distil.alpha" in asked) == ("distil.alpha" in params) == (distil == "logit")
         assert ("prune.sparsity" in asked) == ("prune.sparsity" in params) == (prune != "none")
         assert ("prune.calibration_rows" in params) == (prune == "wanda")
-        fixed = set(params) - set(asked)
-        assert fixed <= {
-            f"{stage}.{name}" for stage in STAGES for name in ("epochs", "learning_rate", "batch_size", "seed")
-        } | {
-            "prune.alpha",
-            "prune.temperature",
-            "prune.calibration_rows",
-        }
+        assert ("distil.hidden_weight" in params) is ("prune.ratio" in params) is ("distil.buckets" in params) is False
+        assert ("distil.schedule" in set(params) - set(asked)) == (distil == "logit"), "fixed, so not suggested"
         assert distil == "none" or params["distil.epochs"] == 6
     assert len(seen) == 6
 
@@ -87,7 +83,9 @@ def test_flat_settings_are_the_used_ones() -> None:
     assert flat_settings("distil", DistilConfig(layers=7)) == {"distil.method": "none"}
     assert flat_settings("prune", PruneConfig(method="magnitude", sparsity=0.25)) == {
         "prune.method": "magnitude",
+        "prune.scope": "encoder",
         "prune.sparsity": 0.25,
+        "prune.granularity": "default",
         "prune.epochs": 1,
         "prune.learning_rate": 1e-4,
         "prune.batch_size": 32,
@@ -112,7 +110,8 @@ def settings_for(name: str, low: float, high: float, whole: bool) -> st.SearchSt
 
 
 def methods(model: type[StageConfig]) -> st.SearchStrategy[Any]:
-    names = st.sampled_from(model.model_fields["method"].annotation.__args__)  # type: ignore[union-attr]
+    listed: Any = PRUNING if model is PruneConfig else model.model_fields["method"].annotation.__args__  # type: ignore
+    names = st.sampled_from(listed)
     return st.one_of(names, st.lists(names, min_size=1, unique=True).map(lambda listed: {"choices": listed}))
 
 
@@ -122,7 +121,7 @@ spaces = st.fixed_dictionaries(
             lambda method, found: {"method": method, **dict(found)},
             methods(DistilConfig),
             st.tuples(
-                settings_for("layers", 1, 48, True),
+                settings_for("layers", 1, 4, True),
                 settings_for("alpha", 0.25, 1, False),
                 settings_for("temperature", 0.5, 100, False),
             ),
@@ -141,6 +140,7 @@ spaces = st.fixed_dictionaries(
 @given(raw=spaces, seed=st.integers(0, 2**16))
 def test_every_suggestion_builds_the_configs_it_stands_for(raw: dict[str, Any], seed: int) -> None:
     config = study_from(raw)
+    assume(not compatibility_problems(config))
     space = Space(config)
     for params, _ in suggestions(config, 4, seed):
         configs = space.configs(params)
@@ -158,34 +158,6 @@ def test_every_suggestion_builds_the_configs_it_stands_for(raw: dict[str, Any], 
                 assert wanted["low"] <= value <= wanted["high"]
             elif wanted is not None:
                 assert value == wanted
-
-
-@pytest.mark.filterwarnings("ignore:BruteForceSampler is experimental")
-@pytest.mark.parametrize(("preset", "size"), [("baseline_kd_prune_quant", 32), ("baseline_kd_prune", 16)])
-def test_size_is_the_number_of_chains(preset: str, size: int) -> None:
-    """Against Optuna's own walk through the whole tree."""
-    raw = {
-        "preset": preset,
-        "distil": {"method": {"choices": ["none", "logit"]}, "layers": {"low": 1, "high": 5, "step": 2}},
-        "prune": {"method": {"choices": ["none", "wanda"]}, "sparsity": {"low": 0.3, "high": 0.5, "step": 0.1}},
-        "quantize": {"method": {"choices": ["fp16", "none"]}},
-    }
-    config = study_from(raw)
-    chains = []
-
-    def objective(trial: optuna.Trial) -> float:
-        chains.append(tuple(sorted(Space(config).suggest(trial).items())))
-        return 0.0
-
-    optuna.create_study(sampler=optuna.samplers.BruteForceSampler(seed=0)).optimize(objective)
-    assert Space(config).size() == len(set(chains)) == size
-
-
-def test_a_continuous_setting_counts_only_where_it_is_used() -> None:
-    raw: dict[str, Any] = {"distil": {"method": "none", "alpha": {"low": 0.1, "high": 0.2}}}
-    assert Space(study_from(raw)).size() == 1
-    raw["distil"]["method"] = "logit"
-    assert Space(study_from(raw)).size() is None
 
 
 def test_points_are_checked_against_the_space() -> None:
