@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
+from evaluation.chains import best_of_presets
 from evaluation.escape import file_name, unused_name, write_csv, write_json
+from evaluation.metric_files import export_metrics_to_csv, export_metrics_to_json
 from evaluation.plots import plot_front
 from evaluation.records import STAGES, plain_value, read_metadata, read_records
-from evaluation.tables import front_table, stages_table
+from evaluation.tables import front_table, presets_table, stages_table
 
 FOLD_COLUMNS = ("model", "fold", "epoch", "val_macro_f1")
 _DROPS = ("f1", "critical_f1", "critical_recall")
 _RANK = {stage: rank for rank, stage in enumerate(STAGES)}
-
-
-class FlatMetrics(Protocol):
-    """Metrics that know their columns, as `CompressionStageMetrics` does."""
-
-    def to_flat_dict(self) -> Mapping[str, Any]: ...
-
-
-Metrics = Mapping[str, Any] | FlatMetrics
 
 
 @dataclass(frozen=True)
@@ -63,6 +55,7 @@ def write_report(folder: Path) -> list[Path]:
     plot_front(study.trials, study.front, png, pdf, title=study.name, synthetic=study.synthetic)
     summary = _write_summary(folder, chain, study)
     written = [front_tex, stages_tex, png, pdf, summary]
+    written += _write_presets(folder, study, named)
     return written + _write_stages(folder, chain, study) + _write_folds(folder, folds)
 
 
@@ -93,27 +86,6 @@ def _parent(trials: pd.DataFrame, row: pd.Series[Any]) -> pd.Series[Any] | None:
     same_trial = parents["trial"].eq(row["trial"]).fillna(False).astype(bool)
     chosen = parents[same_trial] if same_trial.any() else parents
     return chosen.iloc[int(chosen["stage"].map(_RANK).to_numpy().argmax())]
-
-
-def export_metrics_to_csv(metrics: Metrics | Sequence[Metrics], path: Path) -> None:
-    """One CSV line per model, columns in order of appearance; null is empty, text that starts a formula is defused."""
-    rows = _flat_rows(metrics)
-    write_csv(path, list(dict.fromkeys(name for row in rows for name in row)), rows)
-
-
-def export_metrics_to_json(metrics: Metrics | Sequence[Metrics], path: Path) -> None:
-    """One JSON object for one model, a list of them for several; null for what is not defined, matrices as lists."""
-    rows = [{name: _parsed(name, value) for name, value in row.items()} for row in _flat_rows(metrics)]
-    write_json(path, rows if isinstance(metrics, Sequence) else rows[0])
-
-
-def _flat_rows(metrics: Metrics | Sequence[Metrics]) -> list[Mapping[str, Any]]:
-    several = metrics if isinstance(metrics, Sequence) else [metrics]
-    return [item if isinstance(item, Mapping) else item.to_flat_dict() for item in several]
-
-
-def _parsed(name: str, value: Any) -> Any:
-    return json.loads(value) if name.startswith("confusion_matrices.") and isinstance(value, str) else value
 
 
 def _read_study(folder: Path) -> Study:
@@ -147,6 +119,16 @@ def _write_summary(folder: Path, chain: pd.DataFrame, study: Study) -> Path:
     }
     write_csv(path, list(columns), ({title: row[name] for title, name in columns.items()} for row in _rows(chain)))
     return path
+
+
+def _write_presets(folder: Path, study: Study, named: str) -> list[Path]:
+    """`presets.tex` and `presets.csv`: the best model of each preset that the study has tried."""
+    table, tex = folder / "presets.csv", folder / "presets.tex"
+    presets = best_of_presets(study.trials)
+    tex.write_text(presets_table(presets, study.critical_label, caption=f"{named}: presets compared"), encoding="utf-8")
+    columns = ["preset", "chain", *(name for name in presets.columns if name not in ("preset", "chain"))]
+    write_csv(table, columns, _rows(presets))
+    return [table, tex]
 
 
 def _write_stages(folder: Path, chain: pd.DataFrame, study: Study) -> list[Path]:

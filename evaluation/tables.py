@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
+from evaluation.chains import TIMES, describe_chain
 from evaluation.escape import latex
 from evaluation.records import plain_value
 
-ARROW, TIMES, STAR = " \u2192 ", "\u00d7", "\u2605"
-_SHORT_METHODS = {"int8_dynamic": "int8", "int8_static": "int8 static", "int8_qat": "int8 QAT"}
+STAR = "\u2605"
 _STAGE_TITLES = {
     "baseline": "Teacher",
     "after_kd": "After distillation",
@@ -95,30 +95,6 @@ def generate_latex_table(
     return _BEGIN.replace("CAPTION", latex(caption)) + "\n".join(lines) + "\n"
 
 
-def describe_chain(row: Mapping[str, Any]) -> str:
-    """A measured model in words, as in `logit 2 layers → wanda 50% → int8`, from its stage and settings.
-
-    Args:
-        row: a row of `trials.parquet`: `stage`, and the settings `distil.*`, `prune.*`, `quantize.*` where applied.
-    """
-    settings = {name: value for name in row if (value := plain_value(row[name])) is not None}
-    if settings.get("stage") == "classical":
-        return "classical floor"
-    student, pruning, number_format = (
-        str(settings.get(f"{stage}.method", "none")) for stage in ("distil", "prune", "quantize")
-    )
-    parts = ["teacher"]
-    if student != "none":
-        layers = settings.get("distil.layers")
-        parts = [student if layers is None else f"{student} {layers:g} layer{'' if layers == 1 else 's'}"]
-    if pruning != "none":
-        sparsity = settings.get("prune.sparsity")
-        parts.append(pruning if sparsity is None else f"{pruning} {100 * sparsity:g}%")
-    if number_format != "none":
-        parts.append(_SHORT_METHODS.get(number_format, number_format))
-    return ARROW.join(parts)
-
-
 def front_table(front: pd.DataFrame, *, caption: str = "") -> str:
     """The rows of `front.parquet` that are on either front, best macro F1 first, each model once."""
     on_either = _flag(front, "on_front") | _flag(front, "on_safe_front")
@@ -161,6 +137,24 @@ def stages_table(chain: pd.DataFrame, critical_label: str, *, caption: str = "")
     notes = [f"Model: {describe_chain(records[-1])}."] if records else []
     notes.append("Speed: mean of a single request. Speed-up over the teacher, paired, with its 95 % interval.")
     return generate_latex_table(pd.DataFrame(columns), caption=caption, notes=notes)
+
+
+def presets_table(presets: pd.DataFrame, critical_label: str, *, caption: str = "") -> str:
+    """The best model of each preset side by side, from `chains.best_of_presets`."""
+    records = _records(presets)
+    columns: dict[str, list[Any]] = {
+        "Preset": [row["preset"] for row in records],
+        "Model": [row["chain"] for row in records],
+        "Accuracy": _numbers(records, "accuracy_exact"),
+        "Macro F1": _numbers(records, "f1_macro"),
+        f"F1 ({critical_label})": _numbers(records, "critical_f1"),
+        "Size (MB)": _numbers(records, "model_size_mb"),
+        "Speed (ms)": _numbers(records, "latency_mean_ms"),
+        "Speed-up": [_interval(row) for row in records],
+        "Verdict": [plain_value(row["safety_verdict"]) for row in records],
+    }
+    note = "The best trade-off of each preset. Speed-up over the teacher, paired, with its 95 % interval."
+    return generate_latex_table(pd.DataFrame(columns), caption=caption, notes=[note])
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -60,7 +60,9 @@ class Hashing:
             for length in range(2, self.words + 1):
                 sequences = sequences[:-1] * MULTIPLIER + words[length - 1 :]
                 parts.append(sequences)
-        hashed = np.concatenate(parts) if parts else codes
+        hashed = np.concatenate(parts)
+        if not len(hashed):  # shorter than the shortest n-gram
+            hashed = codes.copy()
         # The high bits of a product depend on all bits of the factor, the low ones only on the low ones.
         hashed ^= hashed >> np.uint32(15)
         hashed *= MIXER

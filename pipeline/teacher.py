@@ -20,7 +20,7 @@ from pipeline.errors import InputError
 from pipeline.models import TextClassifier, build_pretrained, build_scratch, encoder_layers, train_tokenizer
 from pipeline.runtime import TOKENIZER, sigmoid
 from pipeline.splitting import folds
-from pipeline.thresholds import best_shared_threshold
+from pipeline.thresholds import best_label_thresholds, f1_macro
 from pipeline.tokens import load_tokenizer, tokenise
 from pipeline.training import Examples, History, Recipe, predict_logits, seeded, train
 
@@ -60,9 +60,9 @@ def train_teacher(config: TeacherConfig, folder: Path, data: Artifact) -> Notes:
     teaching = teaching_logits(config, comments, Member(logits), parts, lambda *rows: fit(*rows)[1])
     teaching.save(folder)
     of_folds = [{"fold": fold, **entry} for fold, one in enumerate(histories[1:], start=1) for entry in one]
-    truth = comments.validation.labels
-    _, macro = best_shared_threshold(truth, sigmoid(teaching.in_sample["validation"]))
-    return {"history": histories[0], "folds": of_folds, "teaching_val_macro_f1": float(macro)}
+    truth, probabilities = comments.validation.labels, sigmoid(teaching.in_sample["validation"])
+    macro = f1_macro(truth, (probabilities >= best_label_thresholds(truth, probabilities)).astype(np.int8))
+    return {"history": histories[0], "folds": of_folds, "teaching_f1_macro": macro}
 
 
 def teaching_logits(

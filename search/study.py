@@ -107,11 +107,15 @@ class StudyRun:
             with self.console.status("teacher and classical floor"):
                 resources = self.config.resources
                 task = ray.remote(prepare).options(num_cpus=self.cpus, num_gpus=resources.gpus_per_trial)
-                rows, folds = ray.get(task.remote(self.config, data_key, self.cpus))
+                rows, notes = ray.get(task.remote(self.config, data_key, self.cpus))
             model = Path(self.config.teacher.model).name
-            if folds:
-                pd.DataFrame(folds).assign(model=model).to_parquet(self.config.folder / "folds.parquet", index=False)
+            if notes["folds"]:
+                pd.DataFrame(notes["folds"]).assign(model=model).to_parquet(
+                    self.config.folder / "folds.parquet", index=False
+                )
             study.set_user_attr(REFERENCES, rows)
+            if self.config.teacher.ensemble:
+                self._say(f"macro F1 on validation of the ensemble that teaches: {notes['teaching_f1_macro']:.4f}")
         teacher, floor = (row["f1_macro"] for row in study.user_attrs[REFERENCES])
         self._say(f"macro F1 on validation: teacher {teacher:.4f}, classical floor {floor:.4f}")
         if teacher <= floor:

@@ -29,11 +29,11 @@ def _open(config_json: str, data_key: str) -> Workbench:
     return Workbench.open(StudyConfig.model_validate_json(config_json), data_key)
 
 
-def prepare(config: StudyConfig, data_key: str, threads: int) -> tuple[list[Row], list[Row]]:
-    """Train and measure teacher and classical floor; their rows, and the teacher's cross-validation, fold by fold."""
+def prepare(config: StudyConfig, data_key: str, threads: int) -> tuple[list[Row], dict[str, Any]]:
+    """Train and measure teacher and classical floor; their rows, and what the teacher notes of its training."""
     here = bench(config, data_key, threads)
     rows = list(reference_rows(here, lambda stage, row: None))
-    return rows, here.teacher().notes["folds"]
+    return rows, here.teacher().notes
 
 
 def with_bench(function: Callable[..., Any], config: StudyConfig, data_key: str, rows: list[Row]) -> Any:

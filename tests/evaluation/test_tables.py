@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from evaluation.tables import describe_chain, front_table, generate_latex_table, stages_table
+from evaluation.tables import front_table, generate_latex_table, stages_table
 
 LABEL = "50%_off & more"
 NASTY = ["=1+1 <script>", 'say "hi" $x^2~ \\ {} | #', "বাংলা [2cm]", "[2cm] & *", "*-- '' ?` `` ,,", LABEL, ""]
@@ -177,33 +177,3 @@ def test_stages_in_the_order_given() -> None:
     cells = body(table)
     assert cells[0] == ["Teacher", "0.710", "0.812", "0.610", "12.500", "3.500", r"2.10$\times$"]
     assert cells[1][0] == "After quantization"
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"stage": "baseline"}, "teacher"),
-        ({"stage": "classical"}, "classical floor"),
-        ({"stage": "after_kd", "distil.method": "none", "distil.layers": float("nan")}, "teacher"),
-        ({"stage": "after_kd", "distil.method": "logit", "distil.layers": 1.0}, "logit 1 layer"),
-        ({"distil.method": "ngram"}, "ngram"),
-        ({"distil.method": "none", "prune.method": "wanda", "prune.sparsity": 0.3}, "teacher → wanda 30%"),
-        (
-            {"distil.method": "logit", "distil.layers": 3, "prune.method": "none", "quantize.method": "fp16"},
-            "logit 3 layers → fp16",
-        ),
-        (
-            {
-                "distil.method": "logit",
-                "distil.layers": 2,
-                "prune.method": "magnitude",
-                "prune.sparsity": 0.625,
-                "quantize.method": "int8_dynamic",
-            },
-            "logit 2 layers → magnitude 62.5% → int8",
-        ),
-        ({"distil.method": pd.NA, "quantize.method": "int4"}, "teacher → int4"),
-    ],
-)
-def test_describe_chain(settings: dict[str, Any], words: str) -> None:
-    assert describe_chain(settings) == words

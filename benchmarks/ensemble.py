@@ -1,0 +1,108 @@
+"""Who teaches: the teacher alone, the classical floor, and their ensemble, on validation and test.
+
+    python benchmarks/ensemble.py STUDY.yaml --set data.path=FILE.csv --set teacher.model=FOLDER
+
+Trains the study's teacher with its folds once a seed, and an n-gram student on what each ensemble says. Thresholds are
+tuned on validation, label by label, alike for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.cache import Store
+from pipeline.classical import train_classical
+from pipeline.config import DistilConfig
+from pipeline.data import Data, load_data
+from pipeline.distil import distil
+from pipeline.runtime import load_classifier, sigmoid
+from pipeline.teacher import train_teacher
+from pipeline.thresholds import best_label_thresholds, f1_macro
+from search.start import checked
+
+SPLITS = ("validation", "test")
+Scores = dict[str, list[tuple[float, float]]]
+
+
+def main() -> None:
+    """Print a row for each model and seed, and their means."""
+    arguments = parsed()
+    config, prepared = checked(arguments.study, arguments.overrides, resume=False)
+    torch.set_num_threads(arguments.threads)
+    store = Store(config.store_root)
+    data = store.add("data", prepared.fingerprint, lambda folder: (prepared.save(folder), prepared.report)[1])
+    comments = load_data(data.path)
+    floor = store.run(train_classical, config.classical, data)
+    scores: dict[str, list[tuple[float, float]]] = {
+        "classical floor": [figures(comments, answers(comments, floor.path))]
+    }
+    for seed in arguments.seeds:
+        teacher = store.run(train_teacher, config.teacher.model_copy(update={"seed": seed}), data)
+        scores.setdefault("teacher alone", []).append(figures(comments, answers(comments, teacher.path)))
+        stored = {name: np.load(teacher.path / f"logits_{name}.npy", allow_pickle=False) for name in SPLITS}
+        scores.setdefault("ensemble", []).append(figures(comments, stored))
+        for name, settings in STUDENTS.items():
+            student = store.run(distil, DistilConfig(**settings, seed=seed), data, teacher)
+            scores.setdefault(name, []).append(figures(comments, answers(comments, student.path)))
+    show(scores)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+
+
+TAUGHT: dict[str, Any] = {"method": "logit", "teacher_logits": "out_of_fold", "alpha": 0.9}
+STUDENTS: dict[str, dict[str, Any]] = {
+    "n-gram student": {**TAUGHT, "student": "ngram"},
+}
+
+
+def answers(comments: Data, folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Logits of a deployed model on validation and test."""
+    classifier = load_classifier(folder, threads=2)
+    return {name: classifier.predict_logits(comments.splits[name].texts) for name in SPLITS}
+
+
+def figures(comments: Data, logits: dict[str, NDArray[np.float32]]) -> tuple[float, float]:
+    """Macro F1 on validation and test, with the thresholds of validation."""
+    thresholds = best_label_thresholds(comments.validation.labels, sigmoid(logits["validation"]))
+    validation, test = (
+        f1_macro(comments.splits[name].labels, (sigmoid(logits[name]) >= thresholds).astype(np.int8)) for name in SPLITS
+    )
+    return validation, test
+
+
+def show(scores: Scores) -> None:
+    """Each seed, and mean ± standard deviation; the gain is over the floor on test."""
+    floor = scores["classical floor"][0][1]
+    table = Table("model", "validation", "test", "over the floor on test", "test, seed by seed")
+    for name, pairs in scores.items():
+        validation, test = np.array(pairs).T
+        spread = f" ± {test.std(ddof=1):.4f}" if len(test) > 1 else ""
+        each = ", ".join(f"{value:.4f}" for value in test)
+        table.add_row(
+            name, f"{validation.mean():.4f}", f"{test.mean():.4f}{spread}", f"{test.mean() - floor:+.4f}", each
+        )
+    Console(width=130).print(table)
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="study file with data and teacher")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
