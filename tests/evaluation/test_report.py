@@ -103,7 +103,8 @@ def test_every_file_is_written_from_parquet(tmp_path: Path) -> None:
     written = write_report(study(tmp_path, trial_rows()))
     stages = {f"{kind}_{stage}.{e}" for stage in CHAIN for kind, e in (("metrics", "csv"), ("metrics", "json"))}
     stages |= {f"safety_{stage}.json" for stage in CHAIN}
-    fixed = {"front.tex", "stages.tex", "front.png", "front.pdf", "pipeline_summary_.._kd_prune_.csv"}
+    fixed = {"front.tex", "stages.tex", "presets.tex", "presets.csv", "front.png", "front.pdf"}
+    fixed.add("pipeline_summary_.._kd_prune_.csv")
     assert {path.name for path in written} == fixed | stages
     assert {path.name for path in tmp_path.iterdir()} == fixed | stages | {"trials.parquet", "front.parquet"}
     assert all(path.stat().st_size > 0 for path in written)

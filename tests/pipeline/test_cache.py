@@ -89,30 +89,78 @@ def test_the_key_is_the_same_in_every_process_and_another_with_another_torch(tmp
     assert len(other) == 64 and other != key_of()
 
 
-TRAINING = {"epochs": 7, "learning_rate": 0.5, "batch_size": 5, "alpha": 0.9, "temperature": 9.0, "seed": 9}
+FINE_TUNING = "epochs learning_rate batch_size alpha temperature seed"
+TAUGHT = "student teacher_logits alpha temperature loss class_weights seed"
+ENCODER = "epochs learning_rate batch_size schedule warmup_fraction"
+OF_LAYERS = f"{TAUGHT} {ENCODER} layers layer_choice width"
+OF_NGRAMS = (
+    f"{TAUGHT} buckets dimension hidden_width smallest_ngram longest_ngram word_ngrams"
+    " ngram_epochs ngram_learning_rate ngram_dropout"
+)
+MASKED = f"{FINE_TUNING} scope sparsity granularity"
+STRUCTURED = "structures ratio importance heads_left calibration_rows"
 CHANGED = {
-    DistilConfig: TRAINING | {"layers": 5},
-    PruneConfig: TRAINING | {"sparsity": 0.9, "calibration_rows": 99},
+    **{"student": "ngram", "layer_choice": "last", "teacher_logits": "out_of_fold", "loss": "focal"},
+    **{"schedule": "cosine", "scope": "ffn", "granularity": "row", "gradual_schedule": "linear"},
+    **{"structures": "ffn", "importance": "activation", "calibration": "entropy", "model": "m", "model_digest": "d"},
+    **{"class_weights": True, "per_channel": False},
 }
+"""Another value than the default; of numbers it is made from the default."""
+
+
+def another(name, default):
+    if name in CHANGED:
+        return CHANGED[name]
+    return default + 1 if isinstance(default, int) else default / 2 + 0.01
 
 
 @pytest.mark.parametrize(
-    ("config", "unused"),
+    ("config", "used"),
     [
-        (DistilConfig(method="none"), set(CHANGED[DistilConfig])),
-        (DistilConfig(method="logit"), set()),
-        (PruneConfig(method="none"), set(CHANGED[PruneConfig])),
-        (PruneConfig(method="magnitude"), {"calibration_rows"}),
-        (PruneConfig(method="wanda"), set()),
+        (DistilConfig(method="none"), ""),
+        (DistilConfig(method="logit"), OF_LAYERS),
+        (DistilConfig(method="hidden"), f"{OF_LAYERS} hidden_weight"),
+        (DistilConfig(method="attention"), f"{OF_LAYERS} attention_weight"),
+        (DistilConfig(method="multi_level"), f"{OF_LAYERS} hidden_weight attention_weight"),
+        (DistilConfig(method="logit", student="encoder", model="a"), f"{TAUGHT} {ENCODER} model model_digest"),
+        (DistilConfig(method="logit", student="encoder", model_digest="a"), f"{TAUGHT} {ENCODER} model_digest"),
+        (DistilConfig(method="none", width=64, layers=3), ""),
+        (PruneConfig(method="none"), ""),
+        (PruneConfig(method="magnitude"), MASKED),
+        (PruneConfig(method="wanda"), f"{MASKED} calibration_rows"),
+        (
+            PruneConfig(method="gradual"),
+            f"{MASKED} gradual_schedule initial_sparsity begin_fraction end_fraction frequency",
+        ),
+        (PruneConfig(method="structured"), f"{FINE_TUNING} {STRUCTURED}"),
+        (PruneConfig(method="vocabulary"), f"{FINE_TUNING} minimum_count"),
+        (PruneConfig(method="vocabulary+structured+wanda"), f"{MASKED} {STRUCTURED} minimum_count"),
+        (QuantizeConfig(method="fp16"), ""),
+        (QuantizeConfig(method="int8_dynamic"), "per_channel"),
+        (QuantizeConfig(method="int8_static"), "per_channel calibration calibration_rows seed"),
+        (QuantizeConfig(method="int8_qat"), f"per_channel calibration_rows {FINE_TUNING}"),
+        (QuantizeConfig(method="int4"), "block_size"),
     ],
     ids=lambda value: f"{type(value).__name__}-{value.method}" if hasattr(value, "method") else "",
 )
-def test_a_setting_counts_only_for_the_methods_that_use_it(config, unused):
-    changes = CHANGED[type(config)]
-    assert set(changes) == set(type(config).model_fields) - {"method"}, "a new setting belongs into this test"
-    for name, value in changes.items():
-        changed = key_of(config.model_copy(update={name: value}))
-        assert (changed == key_of(config)) == (name in unused), name
+def test_a_setting_counts_only_where_it_is_used(config, used):
+    for name in set(type(config).model_fields) - {"method"}:
+        changed = config.model_copy(update={name: another(name, getattr(config, name))})
+        assert changed != config, name
+        assert (key_of(changed) != key_of(config)) == (name in used.split()), name
+
+
+def test_an_ngram_student_has_settings_of_its_own():
+    ngram = DistilConfig(method="logit", student="ngram")
+    assert set(ngram.key_fields()) == {"method", *OF_NGRAMS.split()}
+    focal = ngram.model_copy(update={"loss": "focal"})
+    assert set(focal.key_fields()) == {*ngram.key_fields(), "focal_gamma"}
+
+
+def test_a_chain_of_methods_keeps_its_order():
+    there, back = (PruneConfig(method=method) for method in ("vocabulary+wanda", "wanda+vocabulary"))
+    assert there.methods == back.methods[::-1] == ["vocabulary", "wanda"]
+    assert key_of(there) != key_of(back)
 
 
 def test_the_method_is_always_part_of_the_key():

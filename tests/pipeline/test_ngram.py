@@ -57,7 +57,7 @@ def test_hashing_is_its_definition(text, smallest, more, words, bits):
 
 def test_hashing_is_the_same_in_every_process_and_on_every_platform():
     """The numbers are part of the file format: a stored table is useless to a hash that gives others."""
-    expected = [140, 12, 245, 226, 199, 156, 37, 214, 43]
+    expected = [203, 219, 248, 210, 48, 2, 218, 122, 183, 145, 242]
     hashing = Hashing(256, 2, 3, 1)
     assert hashing("ab খ").tolist() == expected
     program = "from pipeline.ngram import Hashing; print(Hashing(256, 2, 3, 1)('ab \\u0996').tolist())"

@@ -40,16 +40,18 @@ def suggestions(config: StudyConfig, number: int, seed: int = 0) -> list[tuple[d
 
 def test_only_the_settings_of_the_chosen_methods_are_suggested() -> None:
     seen = set()
-    for params, asked in suggestions(load_study(None), 60):
-        distil, prune = params["distil.method"], params["prune.method"]
-        seen.add((distil, prune))
+    for params, asked in suggestions(load_study(None), 80):
+        distil, prune, student = params["distil.method"], params["prune.method"], params.get("distil.student")
+        seen.add((distil, student, prune))
         assert ("distil.alpha" in asked) == ("distil.alpha" in params) == (distil == "logit")
-        assert ("prune.sparsity" in asked) == ("prune.sparsity" in params) == (prune != "none")
-        assert ("prune.calibration_rows" in params) == (prune == "wanda")
-        assert ("distil.hidden_weight" in params) is ("prune.ratio" in params) is ("distil.buckets" in params) is False
-        assert ("distil.schedule" in set(params) - set(asked)) == (distil == "logit"), "fixed, so not suggested"
-        assert distil == "none" or params["distil.epochs"] == 6
-    assert len(seen) == 6
+        assert ("distil.layers" in asked) == ("distil.schedule" in params) == (student == "layers")
+        assert ("distil.buckets" in params) == (student == "ngram"), "fixed, so not suggested"
+        assert ("prune.sparsity" in asked) == ("prune.scope" in params) == (prune == "wanda")
+        assert ("prune.ratio" in asked) == (prune == "structured")
+        assert ("prune.calibration_rows" in params) == (prune in ("wanda", "structured"))
+        assert not {"distil.buckets", "distil.schedule", "distil.hidden_weight", "quantize.epochs"} & set(asked)
+        assert student != "layers" or params["distil.epochs"] == 6
+    assert len(seen) == 3 + 3 + 1, "an n-gram student is not pruned"
 
 
 def test_a_stepped_range_gives_the_decimals_as_written() -> None:

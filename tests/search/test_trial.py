@@ -106,14 +106,12 @@ def test_the_whole_chain(bench: Workbench) -> None:
 
 def test_settings_are_those_that_were_applied_so_far(bench: Workbench) -> None:
     rows, _ = run(bench, **DISTIL, **{"prune.method": "magnitude", "quantize.method": "int8_dynamic"})
-    used = {
-        stage: {f"{stage}.{name}" for name in ["method", *model.settings_of(method)]}
-        for stage, model, method in (
-            ("distil", DistilConfig, "logit"),
-            ("prune", PruneConfig, "magnitude"),
-            ("quantize", QuantizeConfig, "int8_dynamic"),
-        )
+    configs = {
+        "distil": DistilConfig(method="logit"),
+        "prune": PruneConfig(method="magnitude"),
+        "quantize": QuantizeConfig(method="int8_dynamic"),
     }
+    used = {stage: {f"{stage}.{name}" for name in one.key_fields()} for stage, one in configs.items()}
     expected: set[str] = set()
     for row, stage in zip(rows, used, strict=True):
         expected |= used[stage]
