@@ -58,7 +58,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(scores, indent=1), encoding="utf-8")
 
 
-TAUGHT: dict[str, Any] = {"method": "logit", "teacher_logits": "out_of_fold", "alpha": 0.9}
+TAUGHT: dict[str, Any] = {"method": "logit", "alpha": 0.9}
 STUDENTS: dict[str, dict[str, Any]] = {
     "n-gram student": {**TAUGHT, "student": "ngram"},
 }

@@ -51,16 +51,15 @@ def best_of_presets(trials: pd.DataFrame) -> pd.DataFrame:
         trials: rows of `trials.parquet`.
     """
     measured = trials[trials["status"].ne("failed") & trials["model_key"].notna()]
-    presets = measured.apply(preset_of, axis=1) if len(measured) else pd.Series(dtype=object)
-    ranked = measured.assign(
-        preset=presets,
-        chain=[describe_chain(row) for row in measured.to_dict("records")],
-        _unsafe=measured["safety_verdict"].eq("unsafe"),
-        _stages=presets.map(lambda preset: (str(preset).count("_"), str(preset))),
+    rows = [{str(name): value for name, value in row.items()} for row in measured.to_dict("records")]
+    named = measured.assign(
+        preset=pd.Series([preset_of(row) for row in rows], index=measured.index, dtype=object),
+        chain=pd.Series([describe_chain(row) for row in rows], index=measured.index, dtype=object),
     )
-    ranked = ranked[ranked["preset"].notna()].sort_values("tradeoff_score", ascending=False, kind="stable")
-    ranked = ranked.sort_values(["_stages", "_unsafe"], kind="stable").drop_duplicates("preset")
-    return ranked.drop(columns=["_unsafe", "_stages"])
+    named = named[named["preset"].notna()].sort_values("tradeoff_score", ascending=False, kind="stable")
+    unsafe = named["safety_verdict"].eq("unsafe")
+    best = pd.concat([named[~unsafe], named[unsafe]]).drop_duplicates("preset")
+    return best.sort_values("preset", key=lambda names: names.str.count("_").astype(str) + names, kind="stable")
 
 
 def _student(settings: Mapping[str, Any]) -> str:

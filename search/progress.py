@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from evaluation.chains import describe_chain
 from evaluation.front import front_rows
-from evaluation.tables import describe_chain
 from search.searcher import ParetoSearcher, collected_rows
 from search.trial import Row
 

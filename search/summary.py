@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from evaluation.tables import describe_chain
+from evaluation.chains import describe_chain
 from search.config import StudyConfig
 from search.study import Outcome
 
