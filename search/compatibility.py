@@ -22,6 +22,7 @@ DECIDING = (
     "prune.method",
     "prune.sparsity",
     "prune.begin_fraction",
+    "prune.structures",
     "quantize.method",
 )
 """The settings on which others depend."""
@@ -84,6 +85,10 @@ def obstacle(key: str, value: Any, earlier: Mapping[str, Any], teacher: TeacherS
         return "gradual pruning happens while the model is trained; raise it to 1 or more"
     if key == "quantize.method" and student == "ngram" and value not in NGRAM_QUANTIZATION:
         return f"not for an n-gram student, which has no activations to scale; take {', '.join(NGRAM_QUANTIZATION)}"
+    if key == "quantize.method" and value == "int4" and _neurons_removed(earlier):
+        return (
+            "structured pruning leaves widths that no block of weights divides; take int8_dynamic, or keep the neurons"
+        )
     if key == "quantize.block_size":
         if value & (value - 1):
             return f"no power of two; take {1 << (value - 1).bit_length()}"
@@ -93,6 +98,12 @@ def obstacle(key: str, value: Any, earlier: Mapping[str, Any], teacher: TeacherS
         if width is not None and width % value:
             return f"does not divide the model's width {width}; take a power of two that does"
     return None
+
+
+def _neurons_removed(earlier: Mapping[str, Any]) -> bool:
+    """Whether the chain has removed feed-forward neurons, as many as it happened to be in each layer."""
+    structured = "structured" in str(earlier.get("prune.method")).split("+")
+    return structured and earlier.get("prune.structures") != "heads"
 
 
 def _width(earlier: Mapping[str, Any], teacher: TeacherShape) -> int | None:

@@ -50,6 +50,10 @@ def problems(**sections: Any) -> list[str]:
             {"distil": {"method": "logit", "student": "ngram"}, "quantize": {"method": "int8_qat"}},
             "quantize.method='int8_qat'.*no activations.*int4",
         ),
+        (
+            {"prune": {"method": "vocabulary+structured"}, "quantize": {"method": "int4"}},
+            "quantize.method='int4'.*no block of weights divides",
+        ),
         ({"quantize": {"method": "int4", "block_size": 256}}, "block_size=256.*does not divide.*128"),
         ({"quantize": {"method": "int4", "block_size": 48}}, "block_size=48.*power of two; take 64"),
         ({"quantize": {"method": "int4", "block_size": 8}}, "block_size=8.*16 weights or more"),
