@@ -52,7 +52,7 @@ def problems(**sections: Any) -> list[str]:
         ),
         (
             {"prune": {"method": "vocabulary+structured"}, "quantize": {"method": "int4"}},
-            "quantize.method='int4'.*no block divides",
+            "quantize.method='int4'.*no block of weights divides",
         ),
         ({"quantize": {"method": "int4", "block_size": 256}}, "block_size=256.*does not divide.*128"),
         ({"quantize": {"method": "int4", "block_size": 48}}, "block_size=48.*power of two; take 64"),
