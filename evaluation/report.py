@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,12 @@ from evaluation.chains import best_of_presets
 from evaluation.escape import file_name, unused_name, write_csv, write_json
 from evaluation.metric_files import export_metrics_to_csv, export_metrics_to_json
 from evaluation.plots import plot_front
-from evaluation.records import STAGES, plain_value, read_metadata, read_records
+from evaluation.records import STAGES, plain_value
+from evaluation.study_files import Study, read_study
 from evaluation.tables import front_table, presets_table, stages_table
 
-FOLD_COLUMNS = ("model", "fold", "epoch", "val_macro_f1")
 _DROPS = ("f1", "critical_f1", "critical_recall")
 _RANK = {stage: rank for rank, stage in enumerate(STAGES)}
-
-
-@dataclass(frozen=True)
-class Study:
-    """What the Parquet files of a study say about it."""
-
-    trials: pd.DataFrame
-    front: pd.DataFrame
-    name: str
-    preset: str
-    critical_label: str
-    synthetic: bool
 
 
 def write_report(folder: Path) -> list[Path]:
@@ -44,8 +31,7 @@ def write_report(folder: Path) -> list[Path]:
         FileNotFoundError: `folder` lacks `trials.parquet` or `front.parquet`.
         ValueError: one of the files is damaged, of another version, or lacks a column.
     """
-    study = _read_study(folder)
-    folds = _read_folds(folder / "folds.parquet")
+    study = read_study(folder)
     chain = best_chain(study.trials)
     front_tex, stages_tex, png, pdf = (folder / name for name in ("front.tex", "stages.tex", "front.png", "front.pdf"))
     named = f"{study.name} (synthetic sample)" if study.synthetic else study.name
@@ -56,7 +42,7 @@ def write_report(folder: Path) -> list[Path]:
     summary = _write_summary(folder, chain, study)
     written = [front_tex, stages_tex, png, pdf, summary]
     written += _write_presets(folder, study, named)
-    return written + _write_stages(folder, chain, study) + _write_folds(folder, folds)
+    return written + _write_stages(folder, chain, study) + _write_folds(folder, study.folds)
 
 
 def best_chain(trials: pd.DataFrame) -> pd.DataFrame:
@@ -86,24 +72,6 @@ def _parent(trials: pd.DataFrame, row: pd.Series[Any]) -> pd.Series[Any] | None:
     same_trial = parents["trial"].eq(row["trial"]).fillna(False).astype(bool)
     chosen = parents[same_trial] if same_trial.any() else parents
     return chosen.iloc[int(chosen["stage"].map(_RANK).to_numpy().argmax())]
-
-
-def _read_study(folder: Path) -> Study:
-    missing = [name for name in ("trials.parquet", "front.parquet") if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder}: no {' and no '.join(missing)}: give the folder of a study that has run, as in results/STUDY"
-        )
-    trials_path = folder / "trials.parquet"
-    metadata = read_metadata(trials_path)
-    return Study(
-        trials=read_records(trials_path),
-        front=read_records(folder / "front.parquet"),
-        name=metadata.get("study", folder.resolve().name),
-        preset=metadata.get("preset", "custom"),
-        critical_label=metadata.get("critical_label", "critical label"),
-        synthetic=metadata.get("synthetic") == "true",
-    )
 
 
 def _write_summary(folder: Path, chain: pd.DataFrame, study: Study) -> Path:
@@ -171,20 +139,6 @@ def _drops(row: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:
         name: {"drop": row.get(f"{prefix}{name}_drop"), "upper": row.get(f"{prefix}{name}_drop_upper")}
         for name in _DROPS
     }
-
-
-def _read_folds(path: Path) -> pd.DataFrame | None:
-    """The cross-validation's rows; None when the study had none."""
-    if not path.is_file():
-        return None
-    try:
-        folds = pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: damaged ({error}): run the study again, or remove the file") from error
-    missing = [name for name in FOLD_COLUMNS if name not in folds.columns]
-    if missing:
-        raise ValueError(f"{path}: no column {', '.join(missing)}: run the study again, or remove the file")
-    return folds
 
 
 def _write_folds(folder: Path, folds: pd.DataFrame | None) -> list[Path]:

@@ -1,0 +1,81 @@
+"""The Parquet files of a study, read for its report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from evaluation.records import read_metadata, read_records
+
+FOLD_COLUMNS = ("model", "fold", "epoch", "val_macro_f1")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the Parquet files of a study say about it."""
+
+    trials: pd.DataFrame
+    """Rows of `trials.parquet`."""
+    front: pd.DataFrame
+    """Rows of `front.parquet`; with `test_*` columns once the study has ended."""
+    references: pd.DataFrame | None
+    """Teacher and classical floor with `test_*` columns; None before the study has ended."""
+    folds: pd.DataFrame | None
+    """Epochs of the teacher's cross-validation; None when it had none."""
+    name: str
+    preset: str
+    critical_label: str
+    label_columns: tuple[str, ...]
+    synthetic: bool
+    """Whether the comments are the generated sample."""
+    data: dict[str, Any]
+    """What preparing the comments reported; empty in files of earlier versions."""
+    environment: dict[str, Any]
+    """Versions and machine of the run; empty in files of earlier versions."""
+
+
+def read_study(folder: Path) -> Study:
+    """The study in `folder`.
+
+    Raises:
+        FileNotFoundError: `folder` lacks `trials.parquet` or `front.parquet`.
+        ValueError: one of the files is damaged, of another version, or lacks a column.
+    """
+    missing = [name for name in ("trials.parquet", "front.parquet") if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: no {' and no '.join(missing)}: give the folder of a study that has run, as in results/STUDY"
+        )
+    trials_path, references = folder / "trials.parquet", folder / "references.parquet"
+    metadata = read_metadata(trials_path)
+    return Study(
+        trials=read_records(trials_path),
+        front=read_records(folder / "front.parquet"),
+        references=read_records(references) if references.is_file() else None,
+        folds=_read_folds(folder / "folds.parquet"),
+        name=metadata.get("study", folder.resolve().name),
+        preset=metadata.get("preset", "custom"),
+        critical_label=metadata.get("critical_label", "critical label"),
+        label_columns=tuple(json.loads(metadata.get("label_columns", "[]"))),
+        synthetic=metadata.get("synthetic") == "true",
+        data=json.loads(metadata.get("data", "{}")),
+        environment=json.loads(metadata.get("environment", "{}")),
+    )
+
+
+def _read_folds(path: Path) -> pd.DataFrame | None:
+    """The cross-validation's rows; None when the study had none."""
+    if not path.is_file():
+        return None
+    try:
+        folds = pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: damaged ({error}): run the study again, or remove the file") from error
+    missing = [name for name in FOLD_COLUMNS if name not in folds.columns]
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(missing)}: run the study again, or remove the file")
+    return folds
