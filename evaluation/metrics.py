@@ -74,7 +74,7 @@ def classification_metrics(
         ValueError: shapes that do not fit, values out of range or NaN, a label that does not exist, bad weights.
     """
     cutoffs = _validated_thresholds(thresholds, label_names)
-    _validate_arrays(labels, probabilities, label_names)
+    validate_arrays(labels, probabilities, label_names)
     if critical_label not in label_names:
         raise ValueError(f"critical_label={critical_label!r}: no such label (has: {', '.join(label_names)}); name one")
     weights = _normalised_priorities(priorities or {}, label_names)
@@ -175,7 +175,17 @@ def _validated_thresholds(thresholds: npt.ArrayLike, label_names: Sequence[str])
     return np.broadcast_to(values, (len(label_names),))
 
 
-def _validate_arrays(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], label_names: Sequence[str]) -> None:
+def validate_arrays(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], label_names: Sequence[str]) -> None:
+    """Check that arrays are what metrics can be computed from.
+
+    Args:
+        labels: 0/1, shape [n, L].
+        probabilities: in [0, 1], shape [n, L].
+        label_names: L different names.
+
+    Raises:
+        ValueError: they are not; it names the array, a value and the remedy.
+    """
     if len(set(label_names)) != len(label_names):
         raise ValueError(f"label_names={list(label_names)}: a name occurs twice; rename one")
     if labels.ndim != 2 or labels.shape[1] != len(label_names) or labels.size == 0:
@@ -200,6 +210,7 @@ def _normalised_priorities(priorities: Mapping[str, float], label_names: Sequenc
     if unknown:
         raise ValueError(f"priorities.{unknown[0]}: no such label (has: {', '.join(label_names)}); remove or rename it")
     weights = np.array([priorities.get(name, 1.0) for name in label_names], dtype=np.float64)
-    if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() == 0:
+    if not np.isfinite(weights).all() or (weights < 0).any() or weights.max() == 0:
         raise ValueError(f"priorities={dict(priorities)}: weights must be finite, ≥ 0 and not all 0; correct them")
+    weights /= weights.max()  # so that the sum of large ones does not overflow
     return np.asarray(weights / weights.sum(), dtype=np.float64)

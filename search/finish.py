@@ -1,14 +1,28 @@
-"""After the last trial: the front measured again in one quiet session, and then, once, on the test split."""
+"""After the last trial: the front measured again in one quiet session, and then, once, on the test split.
+
+Also what both measurements allow to be said: which models the front has within noise, and what its models do otherwise
+than the teacher, comment by comment.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from evaluation.evaluator import CompressionEvaluator, SplitName
+from evaluation.flip_files import COLUMNS, Flips
+from evaluation.flips import label_flips
+from evaluation.noise import macro_f1_draws, may_compete, within_noise
 from pipeline.artifact import Artifact
+from pipeline.data import load_data
 from search.trial import Row, Workbench, find_model
 
 TEST = "test_"
+SPLITS: tuple[SplitName, ...] = ("validation", "test")
 
 
 def measure_again(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> dict[str, Row]:
@@ -35,3 +49,57 @@ def test_figures(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> dict[st
         return {TEST + name: value for name, value in (evaluator.quality(model, "test") | safety).items()}
 
     return {row["model_key"]: on_test(find_model(bench.store, row)) for row in rows}
+
+
+def front_within_noise(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> dict[str, Row]:
+    """The models that no model of the front beats beyond noise, by `model_key`: `evaluation.noise` says when.
+
+    Args:
+        bench: the study's.
+        rows: all rows of the study, with the latencies of the quiet session where there are some.
+
+    Returns:
+        for each model on either front `on_front_within_noise` (among those that are not `unsafe`) and
+        `on_safe_front_within_noise` (among the `safe` ones).
+    """
+    evaluator = bench.evaluator(bench.teacher())
+    frame = pd.DataFrame(rows)
+    competing = [row for row, may in zip(rows, may_compete(frame), strict=True) if may]
+    predictions = {
+        row["model_key"]: _decisions(evaluator, find_model(bench.store, row), "validation") for row in competing
+    }
+    draws = macro_f1_draws(evaluator.splits["validation"].labels, predictions, seed=bench.config.seed)
+    on_front, on_safe_front = (within_noise(frame, draws, only_safe=only_safe) for only_safe in (False, True))
+    return {
+        row["model_key"]: {"on_front_within_noise": bool(on), "on_safe_front_within_noise": bool(safe)}
+        for row, on, safe in zip(rows, on_front, on_safe_front, strict=True)
+        if on or safe
+    }
+
+
+def flips_of(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> Flips:
+    """What these rows' models decide otherwise than the teacher, on validation and on test."""
+    teacher = bench.teacher()
+    evaluator = bench.evaluator(teacher)
+    names, labels = evaluator.label_columns, {split: evaluator.splits[split].labels for split in SPLITS}
+    by_teacher = {split: _decisions(evaluator, teacher, split) for split in SPLITS}
+    tables = []
+    for row in rows:
+        model = find_model(bench.store, row)
+        for split in SPLITS:
+            flips = label_flips(labels[split], by_teacher[split], _decisions(evaluator, model, split), names)
+            tables.append(flips.assign(model_key=model.key, split=split)[list(COLUMNS)])
+    return Flips(
+        rows=pd.concat(tables, ignore_index=True),
+        model_keys=tuple(row["model_key"] for row in rows),
+        supports={
+            split: dict(zip(names, labels[split].sum(axis=0, dtype=int).tolist(), strict=True)) for split in SPLITS
+        },
+        data_folder=str(bench.data.path.resolve()),
+        data_fingerprint=load_data(bench.data.path).fingerprint,
+    )
+
+
+def _decisions(evaluator: CompressionEvaluator, model: Artifact, split: SplitName) -> NDArray[np.int8]:
+    """0/1 [comments, labels] at the model's thresholds, which are tuned on validation."""
+    return (evaluator.probabilities(model, split) >= evaluator.thresholds(model)).astype(np.int8)

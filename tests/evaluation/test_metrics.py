@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -24,6 +24,34 @@ def problems(draw):
     return labels, probabilities, rng.choice([0.0, 0.3, 0.5, 1.0], size=label_count)
 
 
+def corner(labels, predictions):
+    """A problem with these labels and, at the threshold 0.5, these predictions."""
+    labels, predictions = np.array(labels), np.array(predictions)
+    return labels, np.where(predictions == 1, 0.7, 0.2), np.full(labels.shape[1], 0.5)
+
+
+CORNERS = {
+    "one label, all predicted": corner([[1], [0], [1]], [[1], [1], [1]]),
+    "one label, none predicted": corner([[1], [0], [1]], [[0], [0], [0]]),
+    "one label, no positives": corner([[0], [0], [0]], [[1], [0], [0]]),
+    "one label, no positives, none predicted": corner([[0], [0]], [[0], [0]]),
+    "one label, only positives, all predicted": corner([[1], [1]], [[1], [1]]),
+    "many labels, all predicted": corner([[1, 0, 0], [0, 1, 0]], [[1, 1, 1], [1, 1, 1]]),
+    "many labels, none predicted": corner([[1, 0, 0], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]),
+    "a label without positives": corner([[1, 0], [0, 0], [1, 0]], [[1, 1], [0, 0], [0, 0]]),
+    "a label without positives and predictions": corner([[1, 0], [0, 0]], [[1, 0], [1, 0]]),
+    "no label has a positive, none predicted": corner([[0, 0], [0, 0]], [[0, 0], [0, 0]]),
+    "one comment": corner([[1, 0, 1, 0, 1]], [[1, 1, 0, 0, 1]]),
+}
+
+
+def with_corners(test):
+    """The test of random problems, run on each corner case as well."""
+    for problem in CORNERS.values():
+        test = example(problem)(test)
+    return test
+
+
 def both_classes(labels, predictions):
     """What scikit-learn is given: indicators [n, L], or for one label the class numbers [n]."""
     return (labels[:, 0], predictions[:, 0]) if labels.shape[1] == 1 else (labels, predictions)
@@ -31,6 +59,7 @@ def both_classes(labels, predictions):
 
 @settings(max_examples=40, deadline=None)
 @given(problems())
+@with_corners
 def test_averages_are_sklearns(problem):
     labels, probabilities, thresholds = problem
     predictions = (probabilities >= thresholds).astype(int)
@@ -53,6 +82,7 @@ def test_averages_are_sklearns(problem):
 
 @settings(max_examples=40, deadline=None)
 @given(problems())
+@with_corners
 def test_labels_are_sklearns_or_undefined_with_a_reason(problem):
     labels, probabilities, thresholds = problem
     predictions = (probabilities >= thresholds).astype(int)
@@ -92,6 +122,38 @@ def test_priorities_are_normalised_and_default_to_one():
     assert weighted({"a": 0, "b": 7}) == pytest.approx(2 / 3)
 
 
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.data())
+def test_any_priorities_give_sklearns_f1s_averaged_by_them(problem, data):
+    labels, probabilities, thresholds = problem
+    names = NAMES[: labels.shape[1]]
+    weight = st.floats(0, 1e6).map(lambda value: round(value, 3))
+    priorities = data.draw(st.dictionaries(st.sampled_from(names), weight))
+    weights = [priorities.get(name, 1.0) for name in names]
+    if sum(weights) == 0:
+        return
+    result = classification_metrics(labels, probabilities, thresholds, names, names[0], priorities)
+    each = [sk.f1_score(labels[:, i], probabilities[:, i] >= thresholds[i], zero_division=0) for i in range(len(names))]
+    assert result["priority_weighted_f1"] == pytest.approx(np.average(each, weights=weights))
+
+
+@pytest.mark.parametrize("weight", [1e308, 5e-324])
+def test_priorities_of_any_size(weight):
+    labels, probabilities = np.array([[1, 1], [0, 1]]), np.array([[0.9, 0.1], [0.1, 0.9]])
+    priorities = {"a": weight, "b": weight}
+    result = classification_metrics(labels, probabilities, 0.5, ["a", "b"], "a", priorities)
+    assert result["priority_weighted_f1"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_types_of_arrays_do_not_matter():
+    labels, probabilities = np.array([[1, 0], [0, 1], [1, 1]]), np.array([[0.75, 0.5], [0.25, 0.5], [0.5, 0.0]])
+    expected = classification_metrics(labels, probabilities, 0.5, ["a", "b"], "a")
+    for kind in (bool, np.int8, np.float32):
+        for other in (np.float16, np.float32):
+            found = classification_metrics(labels.astype(kind), probabilities.astype(other), 0.5, ["a", "b"], "a")
+            assert found == expected
+
+
 def test_the_fields_are_those_of_the_stage_metrics():
     result = classification_metrics(np.array([[1], [0]]), np.array([[0.9], [0.2]]), 0.5, ["hate"], "hate")
     reasons = result.pop("undefined")
@@ -105,7 +167,13 @@ def test_the_fields_are_those_of_the_stage_metrics():
     ("change", "message"),
     [
         ({"labels": np.array([[2, 0]])}, "labels: value 2"),
+        ({"labels": np.array([[1, -1]])}, "labels: value -1"),
+        ({"labels": np.array([[1, np.nan]])}, "labels: value nan"),
         ({"labels": np.array([[1, 0, 1]])}, "labels: shape"),
+        ({"labels": np.array([1, 0])}, r"labels: shape \(2,\)"),
+        ({"labels": np.array([[1, 0], [0, 1]])}, r"probabilities: shape \(1, 2\) differs from labels \(2, 2\)"),
+        ({"probabilities": np.array([[0.5, -0.1]])}, r"such as -0\.1"),
+        ({"probabilities": np.array([[0.5, np.inf]])}, "such as inf"),
         ({"labels": np.zeros((0, 2)), "probabilities": np.zeros((0, 2))}, "non-empty"),
         ({"probabilities": np.array([[0.5, np.nan]])}, "such as nan"),
         ({"probabilities": np.array([[0.5, 1.5]])}, r"such as 1\.5"),
@@ -117,6 +185,8 @@ def test_the_fields_are_those_of_the_stage_metrics():
         ({"priorities": {"c": 1.0}}, r"priorities\.c"),
         ({"priorities": {"a": 0.0, "b": 0.0}}, "not all 0"),
         ({"priorities": {"a": -1.0}}, "weights must be"),
+        ({"priorities": {"a": np.nan}}, "weights must be"),
+        ({"priorities": {"a": np.inf}}, "weights must be"),
     ],
 )
 def test_bad_input_is_named(change, message):

@@ -45,6 +45,22 @@ def test_a_missing_input_gives_none(missing, position):
         assert compute_safe_compression_score(*values[:3]) is None
 
 
+ANYTHING = st.one_of(st.none(), st.just(float("nan")), st.floats(0, 1))
+
+
+@given(ANYTHING, st.one_of(ANYTHING, st.just(0.0)), st.one_of(st.none(), POSITIVE), st.one_of(st.none(), POSITIVE))
+def test_a_score_is_the_formula_or_none_and_never_an_error(f1, baseline, compression, speedup):
+    known = all(value is not None and value == value for value in (f1, baseline)) and baseline != 0
+    score = compute_tradeoff_score(f1, baseline, compression, speedup)
+    if known and compression and speedup:
+        expected = 0.5 * f1 / baseline + 0.3 * min(compression / 10, 1) + 0.2 * min(speedup / 5, 1)
+        assert score == pytest.approx(expected)
+    else:
+        assert score is None
+    safe = compute_safe_compression_score(compression, f1, baseline)
+    assert (safe is None) == (not known or compression is None)
+
+
 def test_safe_compression_score():
     assert compute_safe_compression_score(4, 0.45, 0.9) == pytest.approx(1.0)
     assert compute_safe_compression_score(4, 0.45, 0) is None
