@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -36,12 +36,10 @@ __all__ = [
 ]
 
 History = list[dict[str, float]]
+AfterStep = Callable[[int, int], None]
 INFERENCE_BATCH = 64
 CHECK_EVERY = 20
 """Steps between two looks at the loss: often enough to stop a diverged run, seldom enough not to hold up a GPU."""
-
-
-AfterStep = Callable[[int, int], None]
 
 
 class TrainingDiverged(ArithmeticError):
@@ -80,38 +78,15 @@ def train(
     Raises:
         TrainingDiverged: the loss or a validation logit is no longer finite.
     """
-    model.to(device())
-    if matching is not None:
-        matching.to(device())
-    optimizer = _optimizer(model, recipe, matching)
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    objective = Objective(model, examples, recipe, matching)
     generator = np.random.default_rng(recipe.seed)
     plan = [bucketed_batches(examples.tokens.lengths, recipe.batch_size, generator) for _ in range(recipe.epochs)]
-    total_steps, done = sum(len(batches) for batches in plan), 0
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total_steps, recipe))
+    descent = _Descent(model, examples, recipe, matching, sum(map(len, plan)), after_step)
     history: History = []
     best: dict[str, Tensor] = {}
     best_epoch = 0
     for epoch, batches in enumerate(plan):
         started = perf_counter()
-        model.train()
-        sums = torch.zeros(len(LOSSES), device=device())
-        for step, rows in enumerate(batches):
-            losses = objective(rows)
-            losses[0].backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            done += 1
-            if after_step:
-                after_step(done, total_steps)
-            sums += losses.detach() * len(rows)
-            if (step % CHECK_EVERY == 0 or step == len(batches) - 1) and not torch.isfinite(sums).all():
-                where = f"epoch {epoch + 1}, step {step + 1}"
-                raise TrainingDiverged(f"the loss is not finite in {where}: lower the learning rate")
-        figures = {"epoch": epoch + 1, **dict(zip(LOSSES, (sums / len(examples.labels)).tolist(), strict=True))}
+        figures = {"epoch": epoch + 1, **descent.epoch(batches, epoch + 1)}
         figures |= validate(model, validation) | {"seconds": perf_counter() - started}
         if not history or figures["val_macro_f1"] > max(entry["val_macro_f1"] for entry in history):
             best, best_epoch = {name: tensor.clone() for name, tensor in model.state_dict().items()}, epoch
@@ -121,6 +96,55 @@ def train(
     model.load_state_dict(best)
     model.eval().cpu()
     return history
+
+
+class _Descent:
+    """Objective, optimiser and schedule of one training, a step at a time."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        examples: Examples,
+        recipe: Recipe,
+        matching: Matching | None,
+        total_steps: int,
+        after_step: AfterStep | None,
+    ) -> None:
+        self._model = model.to(device())
+        if matching is not None:
+            matching.to(device())
+        self._optimizer = _optimizer(model, recipe, matching)
+        self._trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: _rate(step, total_steps, recipe)
+        )
+        self._objective = Objective(model, examples, recipe, matching)
+        self._comments, self._clip_norm = len(examples.labels), recipe.clip_norm
+        self._after_step, self._done, self._total = after_step, 0, total_steps
+
+    def epoch(self, batches: Sequence[NDArray[np.int64]], number: int) -> dict[str, float]:
+        """The mean losses over one pass; looks at the loss now and then, so that a GPU is not held up."""
+        self._model.train()
+        sums = torch.zeros(len(LOSSES), device=device())
+        for step, rows in enumerate(batches):
+            sums += self._step(rows) * len(rows)
+            if (step % CHECK_EVERY == 0 or step == len(batches) - 1) and not torch.isfinite(sums).all():
+                where = f"epoch {number}, step {step + 1}"
+                raise TrainingDiverged(f"the loss is not finite in {where}: lower the learning rate")
+        return dict(zip(LOSSES, (sums / self._comments).tolist(), strict=True))
+
+    def _step(self, rows: NDArray[np.int64]) -> Tensor:
+        """One step on these comments; their losses, as `LOSSES` names them."""
+        losses = self._objective(rows)
+        losses[0].backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._trained, self._clip_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._schedule.step()
+        self._done += 1
+        if self._after_step:
+            self._after_step(self._done, self._total)
+        return losses.detach()
 
 
 def validate(model: Classifier, validation: Examples) -> dict[str, float]:
