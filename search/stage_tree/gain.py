@@ -1,0 +1,70 @@
+"""How much a model would add to the front: the part of the objective space that it newly dominates."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+
+POINTS = 512
+_FEW = 128
+
+
+class FrontGain:
+    """Hypervolume improvement, estimated at random points that the front does not dominate yet.
+
+    The points stay the same while the front grows, so that gains can be compared, until few of them are left.
+    """
+
+    def __init__(self, reference: npt.ArrayLike, ideal: npt.ArrayLike, seed: int) -> None:
+        """Take the worst and the best corner of the box that counts, losses of shape [m]."""
+        self._reference = np.asarray(reference, dtype=np.float64)
+        self._ideal = np.asarray(ideal, dtype=np.float64)
+        self._generator = np.random.default_rng(seed)
+        self._front = np.empty((0, len(self._reference)))
+        self._points = self._draw(POINTS)
+
+    def add(self, losses: npt.ArrayLike) -> bool:
+        """A feasible model was measured, losses of shape [m]; whether it is on the front.
+
+        One that is beyond the best corner widens the box.
+        """
+        point = np.asarray(losses, dtype=np.float64)
+        inside = bool((point < self._reference).all())
+        if not inside or (self._front <= point).all(axis=1).any():
+            return False
+        self._front = np.vstack([self._front[~(point <= self._front).all(axis=1)], point])
+        if (point < self._ideal).any():
+            self._ideal = np.minimum(self._ideal, point - 0.05 * (self._reference - self._ideal))
+            self._points = self._undominated(self._draw(8 * POINTS))[:POINTS]
+        self._points = self._undominated(self._points)
+        if len(self._points) < _FEW:
+            fresh = self._undominated(self._draw(64 * POINTS))
+            self._points = fresh[:POINTS] if len(fresh) else self._points
+        return True
+
+    def of(self, losses: FloatArray) -> FloatArray:
+        """Gain of each model, or of several models of one chain together.
+
+        Args:
+            losses: shape [..., models, m]; NaN or infinite for a model that does not count.
+
+        Returns:
+            shape [...], the share of the undominated points that are newly dominated.
+        """
+        if not len(self._points):
+            return np.zeros(losses.shape[:-2])
+        dominated = np.any(np.all(losses[..., None, :] <= self._points, axis=-1), axis=-2)
+        return np.asarray(dominated.mean(axis=-1), dtype=np.float64)
+
+    def _draw(self, count: int) -> FloatArray:
+        return self._generator.uniform(self._ideal, self._reference, (count, len(self._reference)))
+
+    def _undominated(self, points: FloatArray) -> FloatArray:
+        kept = np.ones(len(points), dtype=np.bool_)
+        for row in self._front:
+            kept[kept] = ~(row <= points[kept]).all(axis=1)
+        return np.asarray(points[kept], dtype=np.float64)

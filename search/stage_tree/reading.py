@@ -1,0 +1,64 @@
+"""How the stage-tree sampler reads a study of ours: rows of trials as outcomes of stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna import Study
+from optuna.trial import FrozenTrial
+
+from search.config import STAGES, StudyConfig
+from search.searcher import ERROR, REFERENCES, ROWS
+from search.stage_tree.tree import StageOutcome
+from search.trial import Row, constraints
+
+ROW_STAGES = {"distil": "after_kd", "prune": "after_pruning", "quantize": "after_quantization"}
+"""The stage of a row by the stage that made its model."""
+
+
+class StudyOutcomes:
+    """Reads the root of a study and the outcomes of its trials."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        self._config = config
+
+    def root(self, study: Study) -> StageOutcome | None:
+        """The teacher; None before it was measured."""
+        references: list[Row] = study.user_attrs.get(REFERENCES, [])
+        teacher = next((row for row in references if row["stage"] == "baseline"), None)
+        return None if teacher is None else self._outcome(teacher)
+
+    def of(self, trial: FrozenTrial, root: StageOutcome | None) -> Sequence[StageOutcome]:
+        """In the order of the stages; a stage that was left out has its parent's model and took no time.
+
+        Fewer than there are stages when the trial was stopped; the last one without losses when it failed.
+        """
+        rows: dict[str, Row] = {row["stage"]: row for row in trial.user_attrs.get(ROWS, []) if row.get("model_key")}
+        methods = {name.partition("[")[0]: value for name, value in trial.params.items()}
+        outcomes: list[StageOutcome] = []
+        for stage in STAGES:
+            row = rows.get(ROW_STAGES[stage])
+            parent = outcomes[-1] if outcomes else root
+            if row is not None:
+                outcomes.append(self._outcome(row))
+                if row["status"] == "stopped_unsafe":
+                    break
+                continue
+            method = methods.get(f"{stage}.method", self._config.settings(stage)["method"])
+            if method != "none" and trial.user_attrs.get(ERROR):
+                outcomes.append(StageOutcome(None))
+                break
+            if parent is None:
+                break
+            outcomes.append(StageOutcome(parent.losses, parent.excess, None))
+        return outcomes
+
+    def _outcome(self, row: Mapping[str, Any]) -> StageOutcome:
+        values = row.get("f1_macro"), row.get("model_size_mb"), row.get("speedup_factor")
+        if any(value is None or not math.isfinite(value) for value in values):
+            return StageOutcome(None)
+        f1, size, speedup = (float(value) for value in values if value is not None)
+        losses = (-f1, math.log10(size), -math.log10(speedup))
+        return StageOutcome(losses, max(constraints(row, self._config).values()), float(row["stage_seconds"]))

@@ -1,0 +1,165 @@
+"""The stage-tree sampler: spends each second where it is expected to add most to the front.
+
+Trials that share the first stages of their chains share the models that these leave behind. So a suggestion may open a
+new student, prune a student that exists, or quantize a pruned model that exists, and these differ in cost by a hundred
+times. What each would give is predicted from the effects of the settings seen so far (`effects.py`), added to the
+measured figures of the longest prefix that exists; what it would cost, from the measured seconds of the stages that are
+still to be run. The chain with the largest gain in hypervolume per second, under one draw of beliefs, is suggested.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from optuna import Study
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from search.stage_tree.chains import Chain, Space, draw_chain, plain
+from search.stage_tree.tree import StageOutcome, StageTree
+
+
+class Outcomes(Protocol):
+    """How a study's measurements are read."""
+
+    def root(self, study: Study) -> StageOutcome | None:
+        """The model that every chain begins with; None while it is not known."""
+
+    def of(self, trial: FrozenTrial, root: StageOutcome | None) -> Sequence[StageOutcome]:
+        """A finished trial's stages in their order: fewer if it was stopped, the last without losses if it failed."""
+
+
+CANDIDATES = 96
+BELIEFS_PER_TRIAL = 1 / 256
+"""Further suggestions taken from one round of prediction, per finished trial: a round costs milliseconds."""
+
+
+class StageTreeSampler(BaseSampler):
+    """An Optuna sampler of staged chains; the space's settings are named `stage.setting`."""
+
+    def __init__(
+        self, space: Space, stages: Sequence[str], outcomes: Outcomes, *, seed: int, startup_trials: int = 4
+    ) -> None:
+        """Take the define-by-run space, the stages in their order, and how a trial's outcomes are read.
+
+        Args:
+            space: asks a trial for its settings, as the study's trials will be asked.
+            stages: in the chain's order; the part of a setting's name before the dot.
+            outcomes: reads root and trials of the study.
+            seed: with one worker, equal seeds give equal suggestions.
+            startup_trials: chains drawn at random before the first prediction.
+        """
+        self._space, self._stages, self._outcomes = space, tuple(stages), outcomes
+        self._seed, self._startup = seed, startup_trials
+        self._generator = np.random.default_rng(seed)
+        self.tree = StageTree(self._stages, seed)
+        self._root: StageOutcome | None = None
+        self._seen: set[int] = set()
+        self._planned: dict[int, Chain] = {}
+        self._queue: deque[Chain] = deque()
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """No setting is suggested together with others: the chain is planned before the first is asked for."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Nothing, as no setting is relative."""
+        return {}
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Plan the whole chain, unless the trial was enqueued with settings of its own."""
+        if self._root is None and (root := self._outcomes.root(study)) is not None:
+            self._root = root
+            self.tree.plant(root)
+        if not self._seen:
+            self._learn(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)))
+        fixed = trial.system_attrs.get("fixed_params")
+        chain = self._drawn(fixed) if fixed is not None else self._plan()
+        self._planned[trial.number] = chain
+        self.tree.begin(trial.number, chain)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The planned value; where a question was not foreseen, a random one that fits."""
+        chain = self._planned.get(trial.number)
+        if chain is not None:
+            value = chain.params.get(param_name, self)
+            if value is not self and param_distribution._contains(param_distribution.to_internal_repr(value)):
+                return value
+        generator = np.random.default_rng([self._seed, trial.number, len(trial.params)])
+        return draw_chain(_asking(param_name, param_distribution), (), generator).params[param_name]
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Learn from what the trial measured."""
+        self._learn([trial])
+        self._planned.pop(trial.number, None)
+
+    def _learn(self, trials: Iterable[FrozenTrial]) -> None:
+        for trial in trials:
+            if trial.number not in self._seen:
+                self._seen.add(trial.number)
+                given = {plain(name): value for name, value in trial.params.items()}
+                chain = self._planned.get(trial.number) or self._drawn(given)
+                self.tree.end(trial.number, chain, self._outcomes.of(trial, self._root))
+
+    def _plan(self) -> Chain:
+        """The next chain: from the last round of prediction while it lasts, else from a new one."""
+        while self._queue:
+            chain = self._queue.popleft()
+            if self.tree.is_new(chain):
+                return chain
+        if len(self._seen) < self._startup:
+            return self._first_new(self._drawn() for _ in range(CANDIDATES))
+        candidates = [chain for chain in self._candidates() if self.tree.is_new(chain)]
+        if not candidates:
+            return self._drawn()
+        rounds = 1 + int(len(self._seen) * BELIEFS_PER_TRIAL)
+        worth = self.tree.gain_per_second(candidates, self._generator, rounds)
+        self._queue.extend(candidates[index] for index in dict.fromkeys(worth.argmax(axis=1).tolist()))
+        return self._queue.popleft()
+
+    def _candidates(self) -> list[Chain]:
+        """Chains below models that exist, new students near those of the front, and new ones at random."""
+        chains = []
+        for index in range(CANDIDATES):
+            kind = index % 4
+            below = self.tree.random_prefix(self._generator, near_front=kind == 1) if kind < 3 else {}
+            if kind == 2 and below:  # a neighbour: a few settings of a known chain drawn anew
+                kept = self._generator.random(len(below)) < 0.8
+                below = {name: value for (name, value), keep in zip(below.items(), kept, strict=True) if keep}
+            chains.append(self._drawn(below))
+        return chains
+
+    def _drawn(self, given: Any = None) -> Chain:
+        settings = {plain(name): value for name, value in (given or {}).items()}
+        return draw_chain(self._space, self._stages, self._generator, settings)
+
+    def _first_new(self, chains: Iterable[Chain]) -> Chain:
+        """The first chain that is neither measured nor at work; the last one if none is."""
+        chain = None
+        for chain in chains:
+            if self.tree.is_new(chain):
+                break
+        if chain is None:
+            raise ValueError("no chain to choose from; give at least one")
+        return chain
+
+
+def _asking(name: str, distribution: BaseDistribution) -> Space:
+    """A space of one setting."""
+
+    def ask(trial: Any) -> Any:
+        if isinstance(distribution, CategoricalDistribution):
+            return trial.suggest_categorical(name, distribution.choices)
+        bounds: Any = distribution
+        suggest = trial.suggest_int if isinstance(distribution, IntDistribution) else trial.suggest_float
+        return suggest(name, bounds.low, bounds.high, step=bounds.step, log=bounds.log)
+
+    return ask

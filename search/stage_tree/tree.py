@@ -1,0 +1,148 @@
+"""What is known of a search as a tree: models that exist, what they measure, and what a new one would add."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from search.stage_tree.chains import Chain, Prefix
+from search.stage_tree.effects import Effects, FloatArray
+from search.stage_tree.gain import FrontGain
+
+EFFECT_SCALES = (0.03, 0.4, 0.4, 0.05, 0.5)
+"""A typical effect of one setting on the three losses, on the excess over the safety limits, and on log10 seconds."""
+FAILURE_SCALE = 0.3
+F1_BELOW, F1_ABOVE, ORDERS = 0.05, 0.05, 2.0
+"""The box of the hypervolume: F1 from this much below the root to this much above, two orders in size and latency."""
+OVERHEAD_SECONDS = 2.0
+"""Of each new model beside its stage: answering, measuring, reporting."""
+SHORTEST_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What one stage of a trial brought."""
+
+    losses: tuple[float, float, float] | None
+    """-macro F1, log10 of size and of latency, in any fixed units; None if the stage failed."""
+    excess: float = 0.0
+    """Largest drop beyond its safety limit; the model is feasible at 0 or below."""
+    seconds: float | None = 0.0
+    """What the stage took, whoever ran it; None for a stage that was left out."""
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A model that exists."""
+
+    losses: FloatArray
+    excess: float
+
+
+class StageTree:
+    """Models that exist, by the settings that lead to them, and beliefs about those that do not."""
+
+    def __init__(self, stages: Sequence[str], seed: int) -> None:
+        self._stages, self._seed = tuple(stages), seed
+        self._root: _Node | None = None
+        self._gain: FrontGain | None = None
+        self._nodes: dict[Prefix, _Node] = {}
+        self._open: list[Prefix] = []
+        self._near_front: list[Prefix] = []
+        self._building: Counter[Prefix] = Counter()
+        self._begun: dict[int, Chain] = {}
+        self._ended: set[Prefix] = set()
+        self._dead: set[Prefix] = set()
+        self._effects = {stage: Effects(EFFECT_SCALES) for stage in stages}
+        self._failures = {stage: Effects((FAILURE_SCALE,)) for stage in stages}
+
+    def plant(self, root: StageOutcome) -> None:
+        """The model that every chain begins with was measured."""
+        if self._root is None and root.losses is not None:
+            self._root = _Node(np.array(root.losses), root.excess)
+            worst = self._root.losses + np.array([F1_BELOW, 0.0, 0.0])
+            best = self._root.losses - np.array([F1_ABOVE, ORDERS, ORDERS])
+            self._gain = FrontGain(worst, best, self._seed)
+
+    def begin(self, number: int, chain: Chain) -> None:
+        """A trial starts: what it will build is taken."""
+        self._begun[number] = chain
+        self._building.update(chain.prefixes)
+
+    def end(self, number: int, chain: Chain, outcomes: Sequence[StageOutcome]) -> None:
+        """A trial ended; outcomes in the order of the stages, fewer if it was stopped or failed."""
+        begun = self._begun.pop(number, None)
+        if begun is not None:
+            self._building.subtract(begun.prefixes)
+        self._ended.add(chain.prefixes[-1])
+        if outcomes and len(outcomes) < len(self._stages) and outcomes[-1].losses is not None:
+            self._dead.add(chain.prefixes[len(outcomes) - 1])
+        parent = self._root
+        for stage, prefix, outcome in zip(self._stages, chain.prefixes, outcomes, strict=False):
+            known = self._nodes.get(prefix)
+            if known is None and outcome.seconds is not None:
+                self._learn(stage, chain, parent, outcome)
+            if outcome.losses is None:
+                return
+            if known is None:
+                known = self._nodes[prefix] = _Node(np.array(outcome.losses), outcome.excess)
+                self._grow(prefix, known)
+            parent = known
+
+    def is_new(self, chain: Chain) -> bool:
+        """Whether no trial has run this chain or is at it, none stopped on its way, and none builds what it lacks."""
+        last = chain.prefixes[-1]
+        if last in self._ended or self._building[last] > 0 or not self._dead.isdisjoint(chain.prefixes):
+            return False
+        missing = next((prefix for prefix in chain.prefixes if prefix not in self._nodes), None)
+        return missing is None or self._building[missing] == 0
+
+    def random_prefix(self, generator: np.random.Generator, near_front: bool) -> dict[str, Any]:
+        """Settings that lead to a model that exists; of the front's chains alone if there are any and it is asked."""
+        choices = self._near_front if near_front and self._near_front else self._open
+        return dict(choices[int(generator.integers(len(choices)))]) if choices else {}
+
+    def gain_per_second(self, chains: Sequence[Chain], generator: np.random.Generator, beliefs: int) -> FloatArray:
+        """Expected hypervolume a second of each chain under each of several beliefs, shape [beliefs, chains]."""
+        if self._root is None or self._gain is None:
+            return np.asarray(generator.random((beliefs, len(chains))), dtype=np.float64)
+        shape = (beliefs, len(chains), len(self._stages))
+        losses, seconds, works = np.full((*shape, 3), np.inf), np.zeros(shape), np.ones(shape)
+        values = np.tile(np.append(self._root.losses, self._root.excess), (beliefs, len(chains), 1))
+        for index, stage in enumerate(self._stages):
+            features = [chain.features[stage] for chain in chains]
+            effect = self._effects[stage].sample(features, generator, beliefs)
+            failing = self._failures[stage].sample(features, generator, beliefs)[..., 0]
+            for row, chain in enumerate(chains):
+                node = self._nodes.get(chain.prefixes[index])
+                if node is not None:
+                    values[:, row] = np.append(node.losses, node.excess)
+                    continue
+                values[:, row] += effect[:, row, :4]
+                losses[:, row, index] = np.where(values[:, row, 3:] <= 0.0, values[:, row, :3], np.inf)
+                seconds[:, row, index] = 10.0 ** np.clip(effect[:, row, 4], -1.0, 5.0) + OVERHEAD_SECONDS
+                works[:, row, index] = 1.0 - np.clip(failing[:, row], 0.0, 1.0)
+        gain = self._gain.of(losses) * works.prod(axis=-1)
+        # Where nothing seems to gain, the cheapest chain is tried: it teaches something for little.
+        return np.asarray((gain + 1e-9) / np.maximum(seconds.sum(axis=-1), SHORTEST_SECONDS), dtype=np.float64)
+
+    def _learn(self, stage: str, chain: Chain, parent: _Node | None, outcome: StageOutcome) -> None:
+        features = chain.features[stage]
+        self._failures[stage].add(features, [float(outcome.losses is None)])
+        if outcome.losses is None or parent is None:
+            return
+        change = np.array(outcome.losses) - parent.losses
+        seconds = np.log10(max(outcome.seconds or 0.0, SHORTEST_SECONDS))
+        self._effects[stage].add(features, [*change, outcome.excess - parent.excess, seconds])
+
+    def _grow(self, prefix: Prefix, node: _Node) -> None:
+        """A new model: chains may go on below it, and the front may grow."""
+        if prefix not in self._ended and prefix not in self._dead:
+            self._open.append(prefix)
+        if node.excess <= 0.0 and self._gain is not None and self._gain.add(node.losses):
+            self._near_front.append(prefix)
+            del self._near_front[:-64]
