@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -31,11 +32,9 @@ class StageConfig(Config):
     @classmethod
     def is_used(cls, name: str, values: Mapping[str, Any]) -> bool:
         """Whether the setting `name` counts, given the values of all settings above it."""
-        extra = cls.model_fields[name].json_schema_extra
-        conditions: Any = extra.get("when", {}) if isinstance(extra, dict) else {}
         return all(
-            key in values and not set(str(values[key]).split("+")).isdisjoint(allowed)
-            for key, allowed in conditions.items()
+            key in values and not allowed.isdisjoint(str(values[key]).split("+"))
+            for key, allowed in _conditions(cls)[name].items()
         )
 
     @property
@@ -53,6 +52,17 @@ class StageConfig(Config):
 
     def key_fields(self) -> dict[str, Any]:
         return self.used()
+
+
+@cache
+def _conditions(config: type[StageConfig]) -> dict[str, dict[str, frozenset[str]]]:
+    """By setting: the earlier settings that it depends on, with the values under which it is used."""
+    conditions: dict[str, dict[str, frozenset[str]]] = {}
+    for name, field in config.model_fields.items():
+        extra: Any = field.json_schema_extra
+        stated = extra.get("when", {}) if isinstance(extra, dict) else {}
+        conditions[name] = {key: frozenset(allowed) for key, allowed in stated.items()}
+    return conditions
 
 
 def when(**conditions: tuple[str, ...]) -> dict[str, Any]:

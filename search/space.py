@@ -57,12 +57,15 @@ class Space:
     def _used(self, params: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
         """The settings that count, each after `params` has got the ones above it, with the choices that fit."""
         for stage, model in STAGES.items():
+            own: dict[str, Any] = {}
             for name in model.model_fields:
-                if model.is_used(name, _of_stage(params, stage)):
+                if model.is_used(name, own):
                     key, setting = f"{stage}.{name}", self._settings[stage][name]
                     if isinstance(setting, Choices):
-                        setting = Choices(choices=allowed(key, setting, params, self._teacher))
+                        fitting = allowed(key, setting, params, self._teacher)
+                        setting = setting if len(fitting) == len(setting.choices) else Choices(choices=fitting)
                     yield key, setting
+                    own[name] = params[key]
 
     def configs(self, params: Mapping[str, Any]) -> tuple[DistilConfig, PruneConfig, QuantizeConfig]:
         """The stages' configs from what `suggest` returned; other keys of `params` are left alone."""

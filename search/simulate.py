@@ -1,0 +1,156 @@
+"""A search in virtual time: the real searcher and sampler, with a table of outcomes in place of the stages.
+
+Policies can so be compared in seconds. Workers share one store, as on a cluster: a stage that exists costs nothing, and
+one that another worker is at is waited for.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Protocol
+
+import numpy as np
+
+from search.config import STAGES, StudyConfig
+from search.searcher import ERROR, ROWS, ParetoSearcher
+from search.trial import Row, far_from_safe
+
+DIED = "the simulated worker died"
+Path = tuple[tuple[str, Any], ...]
+
+
+class Table(Protocol):
+    """What stages bring and take."""
+
+    def teacher(self) -> Row:
+        """The teacher's row."""
+
+    def row(self, stage: str, params: Mapping[str, Any]) -> Row | None:
+        """The row of the model that this stage leaves, with its `stage_seconds`; None if it is left out.
+
+        Args:
+            stage: `distil`, `prune` or `quantize`.
+            params: of the whole chain, as `Space.suggest` returns them.
+        """
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The machines of a simulation."""
+
+    workers: int = 1
+    """Trials at a time."""
+    reuse: bool = True
+    """Whether stages that exist are found; without it each trial runs its whole chain."""
+    measure_seconds: float = 3.0
+    """To measure each new model."""
+    deaths_per_hour: float = 0.0
+    """Deaths of a worker in an hour of its work; the trial fails, and its stages so far stay."""
+    straggler_share: float = 0.0
+    """Share of stages that take `straggler_factor` times as long."""
+    straggler_factor: float = 5.0
+    seed: int = 0
+
+
+@dataclass
+class History:
+    """What a simulated search did."""
+
+    models: list[tuple[float, Row]] = field(default_factory=list)
+    """Each new model, with the virtual second at which it was measured."""
+    work: list[tuple[float, float]] = field(default_factory=list)
+    """Virtual start and length, in seconds, of all that workers did; waiting is none of it."""
+    trials: int = 0
+    failed: int = 0
+    last_start: float = 0.0
+    """Virtual second at which the last trial started."""
+
+    @property
+    def busy_seconds(self) -> float:
+        """Computing of all workers."""
+        return sum(length for _, length in self.work)
+
+    def utilisation(self, workers: int) -> float:
+        """Share of the workers' time that was computing, until the last trial started."""
+        spans = np.array(self.work).reshape(-1, 2)
+        within = np.clip(self.last_start - spans[:, 0], 0.0, spans[:, 1]).sum()
+        return float(within / (workers * self.last_start)) if self.last_start else 1.0
+
+
+class Simulation:
+    """One search on a simulated cluster."""
+
+    def __init__(self, searcher: ParetoSearcher, config: StudyConfig, table: Table, cluster: Cluster) -> None:
+        self._searcher, self._config, self._table, self._cluster = searcher, config, table, cluster
+        self._generator = np.random.default_rng(cluster.seed)
+        self._ready: dict[Path, float] = {}
+        self._ids = count()
+        self._now = 0.0
+        self.history = History()
+
+    def run(self, seconds: float = float("inf"), busy_seconds: float = float("inf")) -> History:
+        """Until the searcher has no more trials; none starts after so many virtual, or so many computing seconds."""
+        order = count()
+        waiting = [(0.0, next(order), self._worker(seconds, busy_seconds)) for _ in range(self._cluster.workers)]
+        while waiting:
+            self._now, _, worker = heapq.heappop(waiting)
+            pause = next(worker, None)
+            if pause is not None:
+                heapq.heappush(waiting, (self._now + pause, next(order), worker))
+        return self.history
+
+    def _worker(self, seconds: float, busy_seconds: float) -> Iterator[float]:
+        """Trial after trial; each pause is handed to the clock."""
+        done = 0.0
+        while self._now < seconds and done * self._cluster.workers < busy_seconds:
+            trial_id = str(next(self._ids))
+            suggested = self._searcher.suggest(trial_id)
+            if not isinstance(suggested, dict) or "params" not in suggested:
+                return
+            self.history.trials += 1
+            self.history.last_start = self._now
+            for pause, busy in self._trial(trial_id, suggested["params"]):
+                if busy:
+                    self.history.work.append((self._now, pause))
+                    done += pause
+                yield pause
+
+    def _trial(self, trial_id: str, params: Mapping[str, Any]) -> Iterator[tuple[float, bool]]:
+        """The chain, stage by stage; yields each pause and whether it is work."""
+        rows: list[Row] = []
+        path: Path = ()
+        for stage in STAGES:
+            path += tuple(item for item in params.items() if item[0].startswith(f"{stage}."))
+            row = self._table.row(stage, params)
+            if row is None:
+                continue
+            while self._cluster.reuse and self._ready.get(path, 0.0) > self._now:
+                yield self._ready[path] - self._now, False
+            if not (self._cluster.reuse and path in self._ready):
+                length, dies = self._length(float(row["stage_seconds"]) + self._cluster.measure_seconds)
+                self._ready[path] = self._now + length
+                yield length, True
+                if dies:
+                    del self._ready[path]
+                    self.history.failed += 1
+                    self._searcher.on_trial_complete(trial_id, {ROWS: rows, ERROR: DIED}, error=True)
+                    return
+                self.history.models.append((self._now, row))
+            rows.append(row)
+            if stage == "distil" and far_from_safe(row, self._config):
+                rows[-1] = row | {"status": "stopped_unsafe"}
+                break
+        self._searcher.on_trial_complete(trial_id, {ROWS: rows or [self._table.teacher()]})
+
+    def _length(self, seconds: float) -> tuple[float, bool]:
+        """How long work goes on, and whether the worker dies of it."""
+        cluster = self._cluster
+        if cluster.straggler_share and self._generator.random() < cluster.straggler_share:
+            seconds *= cluster.straggler_factor
+        if cluster.deaths_per_hour:
+            life = float(self._generator.exponential(3600.0 / cluster.deaths_per_hour))
+            return min(life, seconds), life < seconds
+        return seconds, False
