@@ -1,5 +1,6 @@
 """Paired bootstrap of two models on the same comments, in the form that `evaluation.safety` explains."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,6 +11,8 @@ from pipeline.thresholds import FloatArray, as_classes, f1_from_counts
 
 BLOCK_CELLS: Final = 2_000_000
 """Weights drawn at once (16 MB), so that memory does not grow with rounds × comments."""
+MOST_POSITIVES: Final = 1_000_000
+"""Critical positives at which the search for enough of them gives up."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,20 @@ class Pairs:
     ) -> "Pairs":
         stacked = np.concatenate([labels, baseline, candidate], axis=1) > 0
         patterns, counts = np.unique(stacked, axis=0, return_counts=True)
-        actual, first, second = (as_classes(part) for part in np.split(patterns, 3, axis=1))
+        actual, first, second = np.split(patterns, 3, axis=1)
+        return cls.of_patterns(actual, first, second, counts, critical)
+
+    @classmethod
+    def of_patterns(
+        cls,
+        labels: npt.NDArray[Any],
+        baseline: npt.NDArray[Any],
+        candidate: npt.NDArray[Any],
+        counts: npt.NDArray[Any],
+        critical: int,
+    ) -> "Pairs":
+        """From K different patterns, each 0/1 of shape [K, L], and the comments with each, shape [K]."""
+        actual, first, second = (as_classes(part) for part in (labels, baseline, candidate))
         return cls(counts.astype(np.float64), _features(actual, first, second), critical, labels.shape[1] == 1)
 
     @property
@@ -52,24 +68,30 @@ class Pairs:
         critical_f1 = np.where(support > 0, lost_f1[..., self.critical], np.nan)
         return np.stack([lost_f1.mean(axis=-1), critical_f1, lost_recall], axis=-1)
 
-    def unseen_losses(self) -> FloatArray:
-        """For each class, one comment of it that the baseline gets right and the candidate wrong, shape [C, 5·C]."""
-        actual = np.eye(self.class_count)
-        # With one binary label, missing one class is predicting the other.
-        wrong = actual[::-1] if self.one_label else np.zeros_like(actual)
-        return _features(actual, actual, wrong)
+    def critical_unseen_loss(self) -> FloatArray:
+        """A comment of the critical class alone that the baseline gets right and the candidate misses, shape [5·C]."""
+        kind = np.eye(self.class_count)[[self.critical]]
+        return np.asarray(_features(kind, kind, self._missed(kind))[0], dtype=np.float64)
 
     def costliest_unseen_loss(self) -> FloatArray:
-        """The unseen loss that costs most macro F1, shape [5·C]; only classes with positives have one."""
-        totals, losses = self.counts @ self.features, self.unseen_losses()
-        cost = self.drops(totals + losses)[:, 0]
-        supported = totals[: self.class_count] > 0
-        return np.asarray(losses[np.where(supported, cost, -np.inf).argmax()], dtype=np.float64)
+        """The comment, right by the baseline and wholly missed by the candidate, that costs most macro F1, shape [5·C].
+
+        It has one class, or all classes of a comment that was seen: where labels go together, they are lost together.
+        A class of which no comment was seen costs most: nothing is known of it, so nothing is safe.
+        """
+        kinds = np.unique(np.concatenate([np.eye(self.class_count), self.features[:, : self.class_count]]), axis=0)
+        losses = _features(kinds, kinds, self._missed(kinds))
+        cost = self.drops(self.counts @ self.features + losses)[:, 0]
+        return np.asarray(losses[cost.argmax()], dtype=np.float64)
+
+    def _missed(self, kinds: FloatArray) -> FloatArray:
+        """What the candidate says of comments that it misses, [M, C]: nothing, or the other class of a binary label."""
+        return 1 - kinds if self.one_label else np.zeros_like(kinds)
 
     def upper_bounds(self, confidence: float, rounds: int, seed: int, scale: float = 1.0) -> FloatArray:
         """One-sided upper bounds of the three drops, shape [3], as if each pattern occurred `scale` times as often."""
         generator = np.random.default_rng(seed)
-        macro_loss, critical_loss = self.costliest_unseen_loss(), self.unseen_losses()[self.critical]
+        macro_loss, critical_loss = self.costliest_unseen_loss(), self.critical_unseen_loss()
         draws = np.empty((rounds, 3))
         block = max(1, BLOCK_CELLS // len(self.counts))
         for start in range(0, rounds, block):
@@ -80,6 +102,31 @@ class Pairs:
             draws[start : start + size, :1] = self.drops(totals + unseen * macro_loss)[:, :1]
             draws[start : start + size, 1:] = self.drops(totals + unseen * critical_loss)[:, 1:]
         return np.asarray(np.quantile(draws, confidence, axis=0, method="higher"), dtype=np.float64)
+
+    def scale_within(self, most: FloatArray, confidence: float, seed: int) -> float | None:
+        """How many times as many comments like these bring each bound to its limit, to 1 %; at least 1.
+
+        Args:
+            most: the limits of the three drops, shape [3].
+            confidence: of the bounds.
+            seed: of the bootstrap.
+
+        Returns:
+            the factor, or None where even `MOST_POSITIVES` critical positives would not do.
+        """
+
+        def enough(scale: float) -> bool:
+            return bool((self.upper_bounds(confidence, 2000, seed, scale) <= most).all())
+
+        low, high = 1.0, 2.0
+        while not enough(high):
+            low, high = high, 2 * high
+            if high * self.critical_positives() > MOST_POSITIVES:
+                return None
+        while high > 1.01 * low:
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if enough(middle) else (middle, high)
+        return high
 
 
 def _features(actual: npt.NDArray[Any], first: npt.NDArray[Any], second: npt.NDArray[Any]) -> FloatArray:

@@ -12,11 +12,12 @@ import pandas as pd
 
 from evaluation.chains import best_of_presets
 from evaluation.escape import file_name, unused_name, write_csv, write_json
+from evaluation.flip_files import write_flips, write_flips_with_texts
 from evaluation.metric_files import export_metrics_to_csv, export_metrics_to_json
 from evaluation.plots import plot_front
 from evaluation.records import STAGES, plain_value
 from evaluation.study_files import Study, read_study
-from evaluation.tables import front_table, presets_table, stages_table
+from evaluation.tables import front_table, presets_table, safety_table, stages_table
 
 _DROPS = ("f1", "critical_f1", "critical_recall")
 _RANK = {stage: rank for rank, stage in enumerate(STAGES)}
@@ -41,7 +42,8 @@ def write_report(folder: Path) -> list[Path]:
     plot_front(study.trials, study.front, png, pdf, title=study.name, synthetic=study.synthetic)
     summary = _write_summary(folder, chain, study)
     written = [front_tex, stages_tex, png, pdf, summary]
-    written += _write_presets(folder, study, named)
+    written += [_write_safety(folder, study, named), *_write_presets(folder, study, named)]
+    written += write_flips(folder, study.front)
     return written + _write_stages(folder, chain, study) + _write_folds(folder, study.folds)
 
 
@@ -86,6 +88,15 @@ def _write_summary(folder: Path, chain: pd.DataFrame, study: Study) -> Path:
         "Speed (ms)": "latency_mean_ms",
     }
     write_csv(path, list(columns), ({title: row[name] for title, name in columns.items()} for row in _rows(chain)))
+    return path
+
+
+def _write_safety(folder: Path, study: Study, named: str) -> Path:
+    """`safety.tex`: each front model's drops and verdicts, and the classical floor's."""
+    path = folder / "safety.tex"
+    floor = study.trials[study.trials["stage"].eq("classical") & study.trials["status"].eq("ok")]
+    caption = f"{named}: safety against the teacher"
+    path.write_text(safety_table(study.front, study.critical_label, floor, caption=caption), encoding="utf-8")
     return path
 
 
@@ -175,9 +186,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0 done, 2 when the folder is not a study's."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.report", description=__doc__)
     parser.add_argument("folder", type=Path, help="a study's results, as in results/STUDY")
-    folder = parser.parse_args(arguments).folder
+    parser.add_argument("--with-texts", action="store_true", help="also flips_with_texts.csv, with the comments")
+    given = parser.parse_args(arguments)
     try:
-        written = write_report(folder)
+        written = write_report(given.folder)
+        if given.with_texts:
+            written.append(write_flips_with_texts(given.folder))
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,6 +10,17 @@ and Brittain (Biometrics 2015); for the F1s, which are nearly weighted sums of r
 Feuer (Statistics in Medicine 1997). With m critical positives and identical predictions the recall bound is
 1 - (1 - confidence)^(1/m): at a limit of 0.03 and 95 %, some 100 positives are the least that can be `safe`.
 
+How often `safe` is wrong just beyond a limit: `benchmarks/safety_calibration.py`. Macro F1 needs its unseen comment to
+have all labels of some comment that was seen, and to have a label that none has: with a single supported label, `safe`
+was wrong in up to 12 % of cases (other labels with 2 to 10 positives, lost together), now in at most 5 %.
+
+Why not an exact test of recall: `benchmarks/recall_bounds.py`. Where nothing is lost, the exact unconditional score
+test says `safe` up to 7 points more often at 200 positives (49 % for 42 %) and up to 2 at 1000, the conditional one
+(McNemar, Clopper and Pearson) up to 50 points less often; Tango's asymptotic bound is wrong in 5.8 % at worst. The
+bootstrap was never wrong in over 5 %, gives the bound that is reported and not only a verdict, in milliseconds (one
+exact test takes seconds at 1000 positives, its bound a dozen tests), and treats the F1s alike, whose limits mostly
+decide.
+
 Rubin, "The Bayesian Bootstrap", Annals of Statistics 1981; Clopper and Pearson, Biometrika 1934.
 """
 
@@ -26,8 +37,6 @@ from pipeline.thresholds import FloatArray
 
 Verdict: TypeAlias = Literal["safe", "inconclusive", "unsafe"]
 
-MOST_POSITIVES: Final = 1_000_000
-"""Where the search for `positives_needed` gives up."""
 ROUNDING: Final = 1e-9
 """A drop is beyond its limit only by more than this: 97/100 against 100/100 is a drop of 0.03, not more."""
 
@@ -74,7 +83,7 @@ class SafetyResult:
     critical_recall_drop: float | None = None
     critical_recall_drop_upper: float | None = None
     positives_needed: int | None = None
-    """Critical positives that would make an inconclusive result `safe` if the models went on to differ as observed."""
+    """Critical positives at which about half of such samples are `safe` if the models go on to differ as observed."""
 
     @property
     def safe_for_deployment(self) -> bool:
@@ -109,8 +118,9 @@ def check_safety_thresholds(
     """The candidate's verdict against the baseline on the same comments.
 
     `unsafe` when a drop is beyond its limit, `safe` when each upper bound is within, else `inconclusive`. What cannot
-    be computed (NaN in the arrays, no critical positive) is never `safe`. Macro F1 is `pipeline.thresholds.f1_macro`;
-    with one binary label the critical label is its positive class.
+    be computed is never `safe`: no critical positive leaves two drops undefined, and a label without positives leaves
+    the bound of macro F1 at 1 / L or above. Macro F1 is `pipeline.thresholds.f1_macro`; with one binary label the
+    critical label is its positive class.
 
     Args:
         labels: 0/1, shape [n, L].
@@ -123,8 +133,8 @@ def check_safety_thresholds(
         same_model: both predictions are one model's (the baseline's own row): nothing can drop, `safe` at any support.
 
     Raises:
-        ValueError: shapes that do not fit, values other than 0, 1 and NaN, an unknown critical label, too few rounds,
-            or `same_model` with predictions that differ.
+        ValueError: shapes that do not fit, values other than 0 and 1 (NaN too), an unknown critical label, too few
+            rounds, or `same_model` with predictions that differ.
     """
     arrays = {
         "labels": labels,
@@ -132,16 +142,38 @@ def check_safety_thresholds(
         "candidate_predictions": candidate_predictions,
     }
     _validate(arrays, label_names, limits, rounds)
-    with_nan = [name for name, values in arrays.items() if np.isnan(values).any()]
-    if with_nan:
-        return SafetyResult(safety_verdict="inconclusive", reason=f"{', '.join(with_nan)}: NaN, nothing was computed")
     if same_model:
         return _same_model(baseline_predictions, candidate_predictions)
     pairs = Pairs.of(labels, baseline_predictions, candidate_predictions, label_names.index(limits.critical_label))
+    absent = [name for name, support in zip(label_names, labels.sum(axis=0), strict=True) if support == 0]
+    return judge(pairs, limits, rounds=rounds, seed=seed, absent=absent)
+
+
+def judge(
+    pairs: Pairs,
+    limits: SafetyLimits,
+    *,
+    rounds: int,
+    seed: int,
+    absent: Sequence[str] = (),
+    plan: bool = True,
+) -> SafetyResult:
+    """The verdict on comments counted by pattern; `check_safety_thresholds` checks and counts them first.
+
+    Args:
+        pairs: the comments, at least one.
+        limits: the limits and the confidence of the bounds; the critical label is the one of `pairs`.
+        rounds: bootstrap rounds, at least 100.
+        seed: of the bootstrap.
+        absent: labels without positives, named in the reason.
+        plan: False leaves out `positives_needed`, which takes longer than the verdict.
+    """
     drops = pairs.drops(pairs.counts @ pairs.features)
     uppers = np.maximum(pairs.upper_bounds(limits.confidence, rounds, seed), drops)
     verdict, reason = _verdict(drops, uppers, limits)
-    needed = _positives_needed(pairs, drops, limits, seed) if verdict == "inconclusive" else None
+    if verdict == "inconclusive" and absent and not np.isnan(drops).any():
+        reason += f"; no comment has the label {', '.join(map(repr, absent))}"
+    needed = _positives_needed(pairs, drops, limits, seed) if plan and verdict == "inconclusive" else None
     values = {name: _or_none(drop) for name, drop in zip(DROPS, drops, strict=True)}
     values |= {f"{name}_upper": _or_none(upper) for name, upper in zip(DROPS, uppers, strict=True)}
     return SafetyResult(safety_verdict=verdict, reason=reason, positives_needed=needed, **values)
@@ -175,19 +207,8 @@ def _positives_needed(pairs: Pairs, drops: FloatArray, limits: SafetyLimits, see
     least = math.ceil(math.log(1 - limits.confidence) / math.log1p(-recall_limit)) if recall_limit < 1 else 1
     if positives == 0:
         return least
-
-    def enough(scale: float) -> bool:
-        return bool((pairs.upper_bounds(limits.confidence, 2000, seed, scale) <= most).all())
-
-    low, high = 1.0, 2.0
-    while not enough(high):
-        low, high = high, 2 * high
-        if high * positives > MOST_POSITIVES:
-            return None
-    while high > 1.01 * low:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return max(math.ceil(high * positives), least if drops[2] >= 0 else 1)
+    scale = pairs.scale_within(most, limits.confidence, seed)
+    return None if scale is None else max(math.ceil(scale * positives), least if drops[2] >= 0 else 1)
 
 
 def _same_model(baseline: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> SafetyResult:
@@ -217,6 +238,6 @@ def _validate(
             raise ValueError(
                 f"{name}: shape {values.shape}, labels {shape}, {len(label_names)} label names; give non-empty [n, L]"
             )
-        strange = ~(np.isin(values, (0, 1)) | np.isnan(values))
+        strange = ~np.isin(values, (0, 1))
         if strange.any():
             raise ValueError(f"{name}: value {values[strange].flat[0]} is neither 0 nor 1; apply the thresholds first")

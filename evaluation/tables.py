@@ -139,6 +139,46 @@ def stages_table(chain: pd.DataFrame, critical_label: str, *, caption: str = "")
     return generate_latex_table(pd.DataFrame(columns), caption=caption, notes=notes)
 
 
+def safety_table(
+    front: pd.DataFrame, critical_label: str, references: pd.DataFrame | None = None, *, caption: str = ""
+) -> str:
+    """What each model of the front loses against the teacher on validation and on test, and what follows from it.
+
+    Args:
+        front: rows of `front.parquet`; those on either front are shown, smallest bound of the critical recall's drop
+            on validation first.
+        critical_label: the label of the critical columns.
+        references: further rows to show below them, such as the classical floor; models already shown are left out.
+        caption: printed above the table when the file is compiled alone.
+    """
+    on_either = front[_flag(front, "on_front") | _flag(front, "on_safe_front")].drop_duplicates("model_key")
+    if "critical_recall_drop_upper" in on_either.columns:
+        on_either = on_either.sort_values("critical_recall_drop_upper", kind="stable")
+    records = _records(on_either)
+    if references is not None and not references.empty:
+        shown = {row["model_key"] for row in records}
+        records += [row for row in _records(references.drop_duplicates("model_key")) if row["model_key"] not in shown]
+    titles = {
+        "f1_drop": "Macro F1",
+        "critical_f1_drop": f"F1 ({critical_label})",
+        "critical_recall_drop": f"Recall ({critical_label})",
+    }
+    columns: dict[str, Any] = {
+        "Model": [describe_chain(row) for row in records],
+        "Key": [str(row["model_key"])[:_KEY_LENGTH] for row in records],
+    }
+    for prefix, split in (("", ""), ("test_", " (test)")):
+        columns |= {title + split: [_bounded(row, prefix + drop) for row in records] for drop, title in titles.items()}
+        columns["Verdict" + split] = [plain_value(row.get(f"{prefix}safety_verdict")) for row in records]
+        needed = [plain_value(row.get(f"{prefix}positives_needed")) for row in records]
+        columns["Needed" + split] = pd.array(needed, dtype="Int64")
+    notes = (
+        "Drops against the teacher, in parentheses their upper confidence bounds: first on validation, then on test.",
+        f"Needed: comments labelled {critical_label} at which models that differ at these rates would be found safe.",
+    )
+    return generate_latex_table(pd.DataFrame(columns), caption=caption, notes=notes)
+
+
 def presets_table(presets: pd.DataFrame, critical_label: str, *, caption: str = "") -> str:
     """The best model of each preset side by side, from `chains.best_of_presets`."""
     records = _records(presets)

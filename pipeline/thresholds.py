@@ -4,7 +4,7 @@ A probability at or above its threshold is a positive prediction. A class withou
 predictions counts as F1 = 0, which is scikit-learn's `zero_division=0`.
 """
 
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -109,14 +109,85 @@ def best_label_thresholds(
     return np.asarray(grid, dtype=np.float64)[_nearest_to_half(scores, grid)]
 
 
+class HeldThreshold(NamedTuple):
+    """A threshold, and whether it does what it was asked for."""
+
+    threshold: float
+    held: bool
+    """False: even the lowest threshold of the grid, which this one is, does not reach the recall."""
+
+
+def hold_recall_threshold(
+    labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], recall: float, grid: FloatArray = LABEL_GRID
+) -> HeldThreshold:
+    """The highest threshold of one label at which its recall is at least `recall`; the lowest one where none does.
+
+    Choose it on validation: there the recall then holds by choice, so that only the test split shows what it is worth.
+
+    Args:
+        labels: 0/1, at least one positive, shape [n].
+        probabilities: in [0, 1], shape [n].
+        recall: what to hold, such as the teacher's at its own threshold, in [0, 1].
+        grid: the thresholds to try, ascending, shape [G].
+
+    Returns:
+        the threshold and whether it holds the recall.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN probabilities, no positive, a recall outside [0, 1], or a grid that is
+            empty or not ascending.
+    """
+    actual, column = labels[..., None] > 0, probabilities[..., None]
+    _validate(actual, column, grid)
+    if not 0 <= recall <= 1:
+        raise ValueError(f"recall={recall}: give a number in [0, 1]")
+    if not actual.any():
+        raise ValueError("labels: no positive, so that no threshold has a recall; choose it on other comments")
+    # Not a comparison of quotients: 7/10 and 0.7 are to be the same recall.
+    holds = _counts_above(column, actual, grid)[:, 0] >= recall * actual.sum() - 1e-9
+    chosen = int(holds.sum()) - 1  # hits only fall along the grid
+    return HeldThreshold(float(grid[max(chosen, 0)]), chosen >= 0)
+
+
+def threshold_cost(
+    labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], before: float, after: float
+) -> dict[str, dict[str, float | None]]:
+    """What moving one label's threshold costs: its threshold, precision, recall and F1 `before` and `after`.
+
+    Args:
+        labels: 0/1, shape [n].
+        probabilities: in [0, 1], shape [n].
+        before: the threshold that was, such as the one of the best F1.
+        after: the threshold that is, such as the one of `hold_recall_threshold`.
+
+    Returns:
+        {"before": {"threshold", "precision", "recall", "f1"}, "after": {…}}; a precision without predictions and a
+        recall without positives are None.
+
+    Raises:
+        ValueError: shapes that do not fit, or NaN probabilities.
+    """
+    actual, column = labels[..., None] > 0, probabilities[..., None]
+    _validate(actual, column, SHARED_GRID)
+    return {"before": _at_threshold(actual, column, before), "after": _at_threshold(actual, column, after)}
+
+
+def _at_threshold(
+    actual: npt.NDArray[np.bool_], probabilities: npt.NDArray[Any], threshold: float
+) -> dict[str, float | None]:
+    predicted = probabilities.astype(np.float64) >= threshold
+    hits, alarms, positives = int((actual & predicted).sum()), int(predicted.sum()), int(actual.sum())
+    return {
+        "threshold": float(threshold),
+        "precision": hits / alarms if alarms else None,
+        "recall": hits / positives if positives else None,
+        "f1": 2 * hits / (alarms + positives) if alarms + positives else 0.0,
+    }
+
+
 def _class_f1(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], grid: FloatArray) -> FloatArray:
     """F1 of each class at each threshold, shape [G, C], with C as in `as_classes`."""
-    _require_same_shape(labels, probabilities, "probabilities")
-    if np.isnan(probabilities).any():
-        count = int(np.isnan(probabilities).sum())
-        raise ValueError(f"probabilities: {count} values are NaN; look for a model that diverged or overflowed")
-    if len(grid) == 0 or np.any(np.diff(grid) <= 0):
-        raise ValueError(f"grid={list(map(float, grid))}: thresholds must be ascending and at least one; sort them")
+    _validate(labels, probabilities, grid)
     actual = labels > 0
     true_positives, predicted = _counts_above(probabilities, actual, grid), _counts_above(probabilities, None, grid)
     positives = np.broadcast_to(actual.sum(axis=0), predicted.shape)
@@ -145,6 +216,15 @@ def _nearest_to_half(scores: FloatArray, grid: FloatArray) -> npt.NDArray[np.int
     preference = np.lexsort((grid, np.round(np.abs(np.asarray(grid) - 0.5), 9)))
     best = scores >= scores.max(axis=0) - 1e-12
     return np.asarray(preference[best[preference].argmax(axis=0)], dtype=np.intp)
+
+
+def _validate(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], grid: FloatArray) -> None:
+    _require_same_shape(labels, probabilities, "probabilities")
+    if np.isnan(probabilities).any():
+        count = int(np.isnan(probabilities).sum())
+        raise ValueError(f"probabilities: {count} values are NaN; look for a model that diverged or overflowed")
+    if len(grid) == 0 or np.any(np.diff(grid) <= 0):
+        raise ValueError(f"grid={list(map(float, grid))}: thresholds must be ascending and at least one; sort them")
 
 
 def _require_same_shape(labels: npt.NDArray[Any], other: npt.NDArray[Any], name: str) -> None:

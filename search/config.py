@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.config import (
     ClassicalConfig,
@@ -23,6 +25,9 @@ from search.wording import problem, suggestion
 
 STAGES: Mapping[str, type[StageConfig]] = {"distil": DistilConfig, "prune": PruneConfig, "quantize": QuantizeConfig}
 """The stages whose settings may be searched, in the order of the chain."""
+
+_SECRET = re.compile(r"[?&;][^=&;]*(key|pass|pwd|secret|token)[^=&;]*=", re.IGNORECASE)
+"""A part of a URI's query that should not be seen."""
 
 Weight = Annotated[float, Field(ge=0.0, strict=True, allow_inf_nan=False)]
 
@@ -56,8 +61,8 @@ class SearchConfig(Config):
 
     trials: int = Field(16, ge=1)
     """Trials of the study, those of an earlier run that is resumed included."""
-    sampler: Literal["tpe", "nsgaii", "gp", "random"] = "tpe"
-    """Optuna sampler that suggests the settings."""
+    sampler: Literal["stage_tree", "tpe", "nsgaii", "gp", "random"] = "stage_tree"
+    """What suggests the settings: `stage_tree` knows that trials share models, the others are Optuna's."""
     objectives: tuple[Literal["f1_macro", "model_size_mb", "latency_ratio", "tradeoff_score"], ...] = Field(
         ("f1_macro", "model_size_mb", "latency_ratio"), min_length=1
     )
@@ -92,6 +97,8 @@ class SafetyConfig(Config):
     """Level of the one-sided upper bound of each drop."""
     rounds: int = Field(10_000, ge=100, le=1_000_000)
     """Rounds of the paired bootstrap."""
+    hold_critical_recall: bool = False
+    """Lower the critical label's threshold, on validation, until the teacher's recall is held; costs precision."""
 
 
 class MeasureConfig(Config):
@@ -116,6 +123,34 @@ class ResourcesConfig(Config):
     """Most trials at a time; null for as many as the resources hold."""
 
 
+class TrackingConfig(Config):
+    """Where the study is logged with MLflow; never changes a result."""
+
+    # A URI may hold a password: it must not stand in an error.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    uri: str | None = Field(None, min_length=1)
+    """Tracking server (`https://…`), `sqlite:///FILE`, or `none` for no tracking; null for mlflow.db in results_dir."""
+    experiment: str = Field("pareto-compression", min_length=1, max_length=500, pattern=r"\S")
+    """MLflow experiment that the study's runs belong to; made if it is not there."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        uri = self.uri or "none"
+        local = uri == "none" or uri.startswith("sqlite:")
+        if not local and ("@" in uri or _SECRET.search(uri)):
+            raise ValueError(
+                "uri: holds a user name, password or token, which study.yaml would keep in plain text; leave it out, "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in the shell"
+            )
+        if uri != "none" and not re.fullmatch(r"https?://[^/\s].*|sqlite:///[^?]+", uri):
+            raise ValueError(
+                f"uri={uri!r}: must be http://HOST:PORT, https://HOST, sqlite:///FILE or none; "
+                "for another database, name the `mlflow server` in front of it"
+            )
+        return self
+
+
 Preset = Literal[
     "baseline",
     "baseline_kd",
@@ -132,6 +167,8 @@ _PRESET_WORDS = {"distil": "kd", "prune": "prune", "quantize": "quant"}
 
 class StudyConfig(Config):
     """A whole study; made by `load_study` or `study_from`, which check it and fill in what follows from other keys."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # as in `tracking`
 
     study: str = Field("study", max_length=80, pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*\.?$")
     """Name of the study and its folder: up to 80 letters, digits, `.`, `_`, `-`, a letter or digit first, no `..`."""
@@ -163,6 +200,8 @@ class StudyConfig(Config):
     """How long latency is measured."""
     resources: ResourcesConfig = ResourcesConfig()
     """What a trial gets of the machine."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Where the study is logged with MLflow."""
     results_dir: str = Field("results", min_length=1)
     """Folder with one folder a study."""
     storage: str | None = Field(None, min_length=1)
@@ -211,6 +250,7 @@ def find_critical_label(named: str | None, labels: Sequence[str]) -> str:
     return named
 
 
+@cache
 def exact(number: float) -> Fraction:
     """The number as it is written: steps of 0.1 add up in these, in floats they do not."""
     return Fraction(str(number))

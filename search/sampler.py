@@ -12,6 +12,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial
 
+from search.config import STAGES, StudyConfig
+from search.space import Space
+from search.stage_tree import StageTreeSampler
+
+STARTUP_TRIALS = 6
+"""Trials that one of Optuna's learning samplers draws at random before it begins to learn."""
+
 
 class NumberedRandomSampler(BaseSampler):
     """Uniform suggestions that are a function of seed, trial number and setting name, and of nothing else.
@@ -51,8 +58,19 @@ class NumberedRandomSampler(BaseSampler):
         return int(drawn) if isinstance(param_distribution, IntDistribution) else round(float(drawn), 12)
 
 
+def study_sampler(config: StudyConfig) -> BaseSampler:
+    """The sampler that a study names."""
+    search = config.search
+    if search.sampler != "stage_tree":
+        return make_sampler(search.sampler, config.seed, STARTUP_TRIALS)
+    from search.stage_tree.reading import StudyOutcomes
+
+    outcomes = StudyOutcomes(config)
+    return StageTreeSampler(Space(config).suggest, tuple(STAGES), outcomes, seed=config.seed)
+
+
 def make_sampler(name: str, seed: int, startup_trials: int) -> BaseSampler:
-    """The sampler of this name: `random`, `tpe`, `nsgaii` or `gp`.
+    """Optuna's sampler of this name: `random`, `tpe`, `nsgaii` or `gp`.
 
     Args:
         name: as in `search.sampler`.

@@ -8,18 +8,22 @@ with its error.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import optuna
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search import Searcher
 
 from search.config import StudyConfig
 from search.space import Space
 from search.trial import Row, constraints, objectives
 
-ROWS, ERROR, REFERENCES, QUIET = "rows", "error", "reference_rows", "quiet_figures"
-"""Names of user attributes: of a trial, its rows and error; of the study, reference rows and repeated measurements."""
+ROWS, CURVES, ERROR = "rows", "curves", "error"
+"""Names of a trial's user attributes: its rows, the training curves of their models, its error."""
+REFERENCES, REFERENCE_CURVES, QUIET = "reference_rows", "reference_curves", "quiet_figures"
+"""Names of the study's user attributes: rows and curves of teacher and floor, and repeated measurements."""
+ENDED = (TrialState.COMPLETE, TrialState.FAIL)
 MINIMISED = {"model_size_mb", "latency_ratio"}
 """Objectives that are; the others are maximised."""
 
@@ -27,16 +31,20 @@ MINIMISED = {"model_size_mb", "latency_ratio"}
 class ParetoSearcher(Searcher):
     """Suggests an Optuna study's trials until it has `search.trials`; unfinished ones of an earlier run come first."""
 
-    def __init__(self, study: optuna.Study, config: StudyConfig) -> None:
+    def __init__(
+        self, study: optuna.Study, config: StudyConfig, on_end: Callable[[FrozenTrial], None] = lambda trial: None
+    ) -> None:
+        """Take up the study; `on_end` is told each trial as it ends."""
         super().__init__()
+        self._on_end = on_end
         self.study = study
         self._config = config
         self._space = Space(config)
         self._open: dict[str, Trial] = {}
         self._last: dict[str, dict[str, Any]] = {}
-        self._unfinished = [
-            Trial(study, trial._trial_id) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        ]
+        known = study.get_trials(deepcopy=False)
+        self._begun = sum(trial.state != TrialState.WAITING for trial in known)
+        self._unfinished = [Trial(study, trial._trial_id) for trial in known if trial.state == TrialState.RUNNING]
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune stores its searcher to restore itself from, which we do from the database."""
@@ -45,14 +53,17 @@ class ParetoSearcher(Searcher):
     @property
     def remaining(self) -> int:
         """Trials still to run: those that an earlier run left unfinished, and new ones."""
-        begun = sum(trial.state != TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
-        return len(self._unfinished) + max(0, self._config.search.trials - begun)
+        return len(self._unfinished) + max(0, self._config.search.trials - self._begun)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         """Number and settings of the next trial, or that there is none."""
         if not self.remaining:
             return Searcher.FINISHED
-        trial = self._unfinished.pop(0) if self._unfinished else self.study.ask()
+        if self._unfinished:
+            trial = self._unfinished.pop(0)
+        else:
+            trial = self.study.ask()
+            self._begun += 1
         self._open[trial_id] = trial
         return {"number": trial.number, "params": self._space.suggest(trial)}
 
@@ -71,7 +82,9 @@ class ParetoSearcher(Searcher):
         problem = report.get(ERROR)
         if error and not problem:
             problem = "the trial's worker died without a word (killed, or out of memory); its stages so far are kept"
+        trial.set_user_attr(CURVES, list(report.get(CURVES) or []))
         finish_trial(self.study, trial, self._config, rows, problem)
+        self._on_end(self.study._storage.get_trial(trial._trial_id))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the Optuna study in its database is the state."""
@@ -119,7 +132,7 @@ def collected_rows(study: optuna.Study) -> list[Row]:
     """
     quiet: dict[str, Row] = study.user_attrs.get(QUIET, {})
     rows: list[Row] = [{**row, "trial": None} for row in study.user_attrs.get(REFERENCES, [])]
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
+    for trial in study.get_trials(deepcopy=False, states=ENDED):
         rows += [{**row, "trial": trial.number} for row in trial.user_attrs.get(ROWS, [])]
     seen: set[str] = set()
     kept = []

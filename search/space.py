@@ -12,9 +12,10 @@ from pipeline.config import DistilConfig, PruneConfig, QuantizeConfig, StageConf
 from search.compatibility import allowed, obstacle, teacher_shape
 from search.config import STAGES, Choices, Range, Setting, StudyConfig, exact
 from search.model_folder import model_digest, model_folder
+from search.stage_tree.chains import Suggesting
 
 if TYPE_CHECKING:
-    import optuna
+    pass
 
 
 class Space:
@@ -24,7 +25,7 @@ class Space:
         self._settings = {stage: config.settings(stage) for stage in STAGES}
         self._teacher = teacher_shape(config)
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+    def suggest(self, trial: Suggesting) -> dict[str, Any]:
         """Every setting that the suggested methods use, by `stage.name`; fixed ones are included, not suggested."""
         params: dict[str, Any] = {}
         for key, setting in self._used(params):
@@ -132,7 +133,7 @@ def flat_settings(stage: str, config: StageConfig) -> dict[str, Any]:
     return {f"{stage}.{name}": value for name, value in config.used().items() if name != "model_digest"}
 
 
-def _suggest(trial: optuna.Trial, name: str, setting: Setting) -> Any:
+def _suggest(trial: Suggesting, name: str, setting: Setting) -> Any:
     if isinstance(setting, Choices):
         return trial.suggest_categorical(name, setting.choices)
     if not isinstance(setting, Range):

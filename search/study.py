@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,25 +9,21 @@ from typing import Any
 import optuna
 import pandas as pd
 import ray
-from optuna.trial import TrialState
 from ray import tune
 from rich.console import Console
 
-from evaluation.front import front_rows
-from evaluation.records import read_records, write_records
-from evaluation.report import write_report
 from pipeline.cache import Store
 from pipeline.data import Data
 from search.config import StudyConfig
-from search.finish import measure_again, test_figures
+from search.ending import Ending, Outcome
 from search.progress import Progress
-from search.sampler import make_sampler
-from search.searcher import QUIET, REFERENCES, ParetoSearcher, collected_rows, open_study
-from search.trial import Row, run_trial
-from search.worker import TrialFunction, prepare, run_in_tune, with_bench
+from search.run_records import reference_curves
+from search.sampler import study_sampler
+from search.searcher import REFERENCE_CURVES, REFERENCES, ParetoSearcher, open_study
+from search.tracked_study import TrackedStudy
+from search.trial import run_trial
+from search.worker import TrialFunction, prepare, run_in_tune
 
-STARTUP_TRIALS = 6
-ENDED = (TrialState.COMPLETE, TrialState.FAIL)
 SHOWN_BY_TUNE = {
     "at_stage": "stage",
     "f1_macro": "macro F1",
@@ -39,25 +33,6 @@ SHOWN_BY_TUNE = {
     "safety_verdict": "verdict",
     "critical_recall_drop": "recall drop",
 }
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a study ended with."""
-
-    trials: pd.DataFrame
-    front: pd.DataFrame
-    files: list[Path]
-    finished: bool
-    """False when it was interrupted; `--resume` goes on."""
-
-    @property
-    def recommended(self) -> pd.DataFrame:
-        """Rows on the safe front that are safe on validation and not unsafe on test; the teacher itself is none."""
-        if "test_safety_verdict" not in self.front:
-            return self.front[:0]
-        chosen = self.front["on_safe_front"] & (self.front["stage"] != "baseline")
-        return self.front[chosen & (self.front["test_safety_verdict"] != "unsafe")]
 
 
 @dataclass(frozen=True)
@@ -77,24 +52,17 @@ class StudyRun:
         """Run to the end, taking up what an earlier run of the same study left."""
         store = Store(self.config.store_root)
         data_key = store.add("data", self.data.fingerprint, self._save_data).key
-        study = open_study(self.config, make_sampler(self.config.search.sampler, self.config.seed, STARTUP_TRIALS))
-        self._train_references(study, data_key)
-        searcher = ParetoSearcher(study, self.config)
-        if searcher.remaining:
-            self._run_trials(searcher, data_key)
-        finished = len(study.get_trials(False, ENDED)) >= self.config.search.trials
-        rows = collected_rows(study)
-        front = front_of(rows)
-        self._say(f"{len(study.get_trials(False, ENDED))} trials ended: {_counts(rows)}")
-        if finished:
-            self.console.print("front: measured again in one quiet session, then once on the test split")
-            front = self._measure_front_again(study, front, data_key)
-            front = self._add_test_figures(front, data_key)
-            references = self._add_test_figures(collected_rows(study)[:2], data_key)
-            teacher, floor = (row["test_f1_macro"] for row in references)
-            self._say(f"macro F1 on test: teacher {teacher:.4f}, classical floor {floor:.4f}")
-            write_records(references, self.config.folder / "references.parquet", metadata=self._metadata())
-        return self._write(study, front, finished)
+        study = open_study(self.config, study_sampler(self.config))
+        with TrackedStudy(study, self.config, self.console) as tracked:
+            self._train_references(study, data_key)
+            tracked.references()
+            searcher = ParetoSearcher(study, self.config, tracked.trial)
+            if searcher.remaining:
+                self._run_trials(searcher, data_key)
+            ending = Ending(self.config, self.data.report, data_key, self._say)
+            outcome = ending.run(study)
+            tracked.results(ending.rows_with_test, outcome.files, outcome.finished)
+            return outcome
 
     def _save_data(self, folder: Path) -> dict[str, Any]:
         self.data.save(folder)
@@ -113,6 +81,7 @@ class StudyRun:
                 pd.DataFrame(notes["folds"]).assign(model=model).to_parquet(
                     self.config.folder / "folds.parquet", index=False
                 )
+            study.set_user_attr(REFERENCE_CURVES, reference_curves(notes))
             study.set_user_attr(REFERENCES, rows)
             if self.config.teacher.ensemble:
                 self._say(f"macro F1 on validation of the ensemble that teaches: {notes['teaching_f1_macro']:.4f}")
@@ -154,42 +123,8 @@ class StudyRun:
         with progress.shown():
             tuner.fit()
 
-    def _measure_front_again(self, study: optuna.Study, front: list[Row], data_key: str) -> list[Row]:
-        """Measure what is on the front and was not measured in quiet yet, until no row on it is new."""
-        quiet: dict[str, Row] = dict(study.user_attrs.get(QUIET, {}))
-        while new := [row for row in front if row["model_key"] not in quiet]:
-            quiet |= self._on_worker(measure_again, data_key, new)
-            study.set_user_attr(QUIET, quiet)
-            front = front_of(collected_rows(study))
-        return front
-
-    def _add_test_figures(self, rows: list[Row], data_key: str) -> list[Row]:
-        figures = self._on_worker(test_figures, data_key, rows)
-        return [{**row, **figures[row["model_key"]]} for row in rows]
-
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    def _on_worker(self, function: Callable[..., Any], data_key: str, rows: list[Row]) -> Any:
-        return ray.get(ray.remote(with_bench).remote(function, self.config, data_key, rows))
-
-    def _write(self, study: optuna.Study, front: list[Row], finished: bool) -> Outcome:
-        """Write the Parquet files, and every table and figure from them."""
-        folder, metadata = self.config.folder, self._metadata()
-        write_records(collected_rows(study), folder / "trials.parquet", metadata=metadata)
-        write_records(front, folder / "front.parquet", metadata=metadata)
-        files = [folder / "trials.parquet", folder / "front.parquet", *write_report(folder)]
-        return Outcome(read_records(files[0]), read_records(files[1]), files, finished)
-
-    def _metadata(self) -> dict[str, str]:
-        """What the report needs to know beside the rows."""
-        return {
-            "study": self.config.study,
-            "preset": self.config.preset,
-            "critical_label": self.config.critical_label,
-            "label_columns": json.dumps(self.config.data.label_columns, ensure_ascii=False),
-            "synthetic": json.dumps(bool(self.data.report["synthetic"])),
-        }
 
 
 class TableAtTheEnd(tune.CLIReporter):
@@ -198,17 +133,3 @@ class TableAtTheEnd(tune.CLIReporter):
     def should_report(self, trials: list[Any], done: bool = False) -> bool:
         """Only when all is done: before that the live table shows the state."""
         return done
-
-
-def _counts(rows: list[Row]) -> str:
-    """In words: different models, trials that brought new ones, failures."""
-    models = [row for row in rows if row["status"] != "failed"]
-    new = {row["trial"] for row in models} - {None}
-    return f"{len(models)} different models measured, {len(new)} trials with new ones, {len(rows) - len(models)} failed"
-
-
-def front_of(rows: list[Row]) -> list[Row]:
-    """The rows on either front, with `on_front` and `on_safe_front`, smallest model first."""
-    marked = front_rows(pd.DataFrame(rows))
-    flags = zip(marked.index, marked["on_front"], marked["on_safe_front"], strict=True)
-    return [{**rows[index], "on_front": bool(on), "on_safe_front": bool(safe)} for index, on, safe in flags]

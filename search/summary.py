@@ -12,7 +12,7 @@ from rich.table import Table
 
 from evaluation.chains import describe_chain
 from search.config import StudyConfig
-from search.study import Outcome
+from search.ending import Outcome
 
 CLOSEST = 3
 KEY_LENGTH = 8

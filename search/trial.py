@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,8 @@ from search.config import StudyConfig
 from search.space import Space, flat_settings
 
 Row = dict[str, Any]
+Curve = dict[str, Any]
+"""`name`: stage, or fold of the teacher; `epochs`: one entry an epoch, as `pipeline.training.train` returns them."""
 Report = Callable[[str, Row | None], None]
 """Told the stage that is at work, and then the row of the model that came out."""
 
@@ -70,6 +72,7 @@ class Workbench:
             tradeoff_weights=self.config.tradeoff_weights,
             latency=LatencyConfig(**self.config.measure.model_dump()),
             bootstrap_rounds=self.config.safety.rounds,
+            hold_critical_recall=self.config.safety.hold_critical_recall,
         )
 
     def teacher(self) -> Artifact:
@@ -190,6 +193,16 @@ def constraints(row: Mapping[str, Any], config: StudyConfig) -> dict[str, float]
 def far_from_safe(row: Mapping[str, Any], config: StudyConfig) -> bool:
     """Whether a drop is beyond its limit by more than the study's margin: the later stages will not bring it back."""
     return max(constraints(row, config).values()) > config.search.stop_margin
+
+
+def curves(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    """The training of each row's model, in the rows' order, from the artifact: a stage that was found has it too."""
+    found: list[Curve] = []
+    for row in rows:
+        model = store.find(STORED_AS[row["stage"]], row["model_key"]) if row.get("model_key") else None
+        if model is not None and model.notes.get("history"):
+            found.append({"name": row["stage"], "epochs": model.notes["history"]})
+    return found
 
 
 def find_model(store: Store, row: Mapping[str, Any]) -> Artifact:

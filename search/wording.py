@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,6 +34,7 @@ def shown(value: Any) -> str:
         text = yaml_text(plain, flow=True)
     else:
         text = json.dumps(value, default=str)
+    text = re.sub(r"(://)[^/@\s'\"]*@", r"\1…@", text)  # a password in an address is nobody's business
     return text if len(text) <= 100 else f"{text[:97]}…"
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from ray import tune
 
 from search.config import StudyConfig
-from search.searcher import ERROR, ROWS
-from search.trial import Row, Workbench, objectives, reference_rows, run_trial
+from search.searcher import CURVES, ERROR, ROWS
+from search.trial import Row, Workbench, curves, objectives, reference_rows, run_trial
 
 TrialFunction = Callable[[Workbench, Mapping[str, Any], Callable[[str, Row | None], None]], list[Row]]
 
@@ -51,7 +51,8 @@ def run_in_tune(
 ) -> None:
     """Tune's trainable: run one trial and report every stage as it begins and every model as it is measured.
 
-    What the trial raises is reported with the rows so far, and raised again, so that Tune sees the failure too.
+    The last report has all rows, and the training curves of their models. What the trial raises is reported with the
+    rows so far, and raised again, so that Tune sees the failure too.
     """
     rows: list[Row] = []
     at_stage = "starting"
@@ -64,13 +65,15 @@ def run_in_tune(
         tune.report({"at_stage": stage, **summary(row or {}, config)})
 
     try:
-        finished = trial(bench(config, data_key, trial_threads(config)), suggested["params"], report)
+        here = bench(config, data_key, trial_threads(config))
+        finished = trial(here, suggested["params"], report)
     except Exception as error:
-        told = f"{type(error).__name__}: {error}"
-        tune.report({"at_stage": at_stage, ROWS: rows, ERROR: told, "traceback": traceback.format_exc()})
+        told = {ERROR: f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        trained = curves(here.store, rows) if rows else []
+        tune.report({"at_stage": at_stage, ROWS: rows, CURVES: trained, **told})
         raise
     last = finished[-1] if finished else {}
-    tune.report({"at_stage": "done", **summary(last, config), ROWS: finished})
+    tune.report({"at_stage": "done", **summary(last, config), ROWS: finished, CURVES: curves(here.store, finished)})
 
 
 def summary(row: Mapping[str, Any], config: StudyConfig) -> Row:

@@ -140,7 +140,8 @@ def _curve(value: float, low: float, high: float, log: bool) -> dict[str, float]
         return {"~": 0.0}
     share = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
     centred = 2.0 * share - 1.0
-    return {"~": centred, "^": centred**2 - 1.0 / 3.0}
+    bent = math.log(value / low) / math.log(high / low) if low > 0 and not log else centred**2
+    return {"~": centred, "^": 2.0 * bent - 1.0}
 
 
 def _is_number(value: Any) -> bool:

@@ -17,8 +17,8 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Features: TypeAlias = Mapping[str, float]
 
-PRIOR_SHAPE, PRIOR_SCALE = 2.0, 0.04
-"""Inverse-gamma prior of the noise, in squared typical effects: a fifth of an effect before anything is known."""
+PRIOR_SHAPE, PRIOR_SCALE = 2.0, 0.01
+"""Inverse-gamma prior of the noise, in squared typical effects: a tenth of an effect before anything is known."""
 PRIOR_PRECISION = 0.04
 """Of a weight, in units of the noise: a weight is a typical effect, give or take."""
 _ROOM = 32

@@ -33,8 +33,8 @@ class Outcomes(Protocol):
         """A finished trial's stages in their order: fewer if it was stopped, the last without losses if it failed."""
 
 
-CANDIDATES = 96
-BELIEFS_PER_TRIAL = 1 / 256
+CANDIDATES = 192
+BELIEFS_PER_TRIAL = 1 / 128
 """Further suggestions taken from one round of prediction, per finished trial: a round costs milliseconds."""
 
 

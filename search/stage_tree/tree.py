@@ -125,10 +125,11 @@ class StageTree:
                 values[:, row] += effect[:, row, :4]
                 losses[:, row, index] = np.where(values[:, row, 3:] <= 0.0, values[:, row, :3], np.inf)
                 seconds[:, row, index] = 10.0 ** np.clip(effect[:, row, 4], -1.0, 5.0) + OVERHEAD_SECONDS
-                works[:, row, index] = 1.0 - np.clip(failing[:, row], 0.0, 1.0)
-        gain = self._gain.of(losses) * works.prod(axis=-1)
-        # Where nothing seems to gain, the cheapest chain is tried: it teaches something for little.
-        return np.asarray((gain + 1e-9) / np.maximum(seconds.sum(axis=-1), SHORTEST_SECONDS), dtype=np.float64)
+                works[:, row, index] = np.where(failing[:, row] > 0.5, 0.0, 1.0 - np.clip(failing[:, row], 0.0, 1.0))
+        # Where nothing seems to gain, the cheapest chain with a safe model is tried: it teaches something for little.
+        safe = np.isfinite(losses).any(axis=(-1, -2))
+        gain = (self._gain.of(losses) + 1e-9 * safe) * works.prod(axis=-1)
+        return np.asarray(gain / np.maximum(seconds.sum(axis=-1), SHORTEST_SECONDS), dtype=np.float64)
 
     def _learn(self, stage: str, chain: Chain, parent: _Node | None, outcome: StageOutcome) -> None:
         features = chain.features[stage]

@@ -103,7 +103,7 @@ def test_every_file_is_written_from_parquet(tmp_path: Path) -> None:
     written = write_report(study(tmp_path, trial_rows()))
     stages = {f"{kind}_{stage}.{e}" for stage in CHAIN for kind, e in (("metrics", "csv"), ("metrics", "json"))}
     stages |= {f"safety_{stage}.json" for stage in CHAIN}
-    fixed = {"front.tex", "stages.tex", "presets.tex", "presets.csv", "front.png", "front.pdf"}
+    fixed = {"front.tex", "stages.tex", "safety.tex", "presets.tex", "presets.csv", "front.png", "front.pdf"}
     fixed.add("pipeline_summary_.._kd_prune_.csv")
     assert {path.name for path in written} == fixed | stages
     assert {path.name for path in tmp_path.iterdir()} == fixed | stages | {"trials.parquet", "front.parquet"}

@@ -1,5 +1,7 @@
 """Safety verdicts: drops against scikit-learn, bounds against exact limits, and how often `safe` is wrong."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -165,6 +167,27 @@ def test_positives_needed_is_none_where_more_of_the_same_never_decides():
     assert check(*positives_with(0, 0, 50), SafetyLimits("threat", max_critical_recall_drop=0)).positives_needed is None
 
 
+@pytest.mark.parametrize(("label_count", "n", "seed"), [(1, 1000, 1), (3, 600, 2), (3, 1500, 3)])
+def test_at_the_positives_needed_about_half_of_such_samples_are_safe(label_count, n, seed):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, label_count)) < 0.15).astype(int)
+    baseline = labels ^ (rng.random(labels.shape) < np.where(labels, 0.15, 0.02))
+    candidate = baseline ^ (rng.random(labels.shape) < 0.006)
+    needed = check(labels, baseline, candidate).positives_needed
+    share = n / labels[:, 0].sum()
+
+    def safe_share(positives):
+        safe = 0
+        for _ in range(40):
+            rows = rng.integers(0, n, round(positives * share))
+            safe += check(labels[rows], baseline[rows], candidate[rows], rounds=300).safe_for_deployment
+        return safe / 40
+
+    assert safe_share(needed) >= 0.35
+    assert safe_share(3 * needed) >= 0.8
+    assert safe_share(needed / 4) <= 0.3
+
+
 def test_what_cannot_be_computed_is_never_safe():
     labels, baseline, candidate = positives_with(0, 0, 300)
     without = check(labels * 0, baseline * 0, candidate * 0)
@@ -174,12 +197,29 @@ def test_what_cannot_be_computed_is_never_safe():
         99,
     )
     assert "no comment has the critical label 'threat'" in without.reason
-    broken = candidate.astype(float)
-    broken[5] = np.nan
-    result = check(labels, baseline, broken)
-    assert (result.safety_verdict, result.f1_drop, result.safe_for_deployment) == ("inconclusive", None, False)
-    assert "candidate_predictions" in result.reason
-    assert not check(labels, baseline, broken, same_model=True).safe_for_deployment
+
+
+def test_a_label_without_positives_keeps_macro_f1_open_and_is_named():
+    labels = np.zeros((2000, 2), dtype=int)
+    labels[:500, 0] = 1
+    result = check(labels, labels, labels)
+    assert (result.f1_drop, result.safety_verdict) == (0.0, "inconclusive")
+    assert result.f1_drop_upper >= 0.5
+    assert "no comment has the label 'spam'" in result.reason
+    assert result.positives_needed is None
+
+
+@pytest.mark.parametrize("positives", [10, 40])
+def test_labels_that_go_together_are_lost_together(positives):
+    """Identical predictions: F1 falls by x / (2 - x) where a share x of a label is missed, x being Beta(1, m)."""
+    labels = np.zeros((5000, 3), dtype=int)
+    labels[:2000, 0] = 1
+    labels[-positives:, 1:] = 1
+    x = 1 - 0.05 ** (1 / positives)
+    assert check(labels, labels, labels).f1_drop_upper == pytest.approx(2 / 3 * x / (2 - x), rel=0.05)
+    labels[-2 * positives : -positives, 1] = 1
+    labels[-positives:, 1] = 0
+    assert check(labels, labels, labels).f1_drop_upper == pytest.approx(1 / 3 * x / (2 - x), rel=0.05)
 
 
 def test_the_same_model_is_safe_at_any_support():
@@ -221,6 +261,33 @@ def test_columns_of_the_table():
 ONES = np.ones((3, 1))
 
 
+@given(st.data())
+def test_what_is_not_0_or_1_or_of_another_length_is_named(data):
+    label_count, n = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 20))
+    names = ("labels", "baseline_predictions", "candidate_predictions")
+    arrays = {name: np.ones((n, label_count)) for name in names}
+    broken = data.draw(st.sampled_from(names))
+    if data.draw(st.booleans()):
+        value = data.draw(st.floats(width=64).filter(lambda x: x not in (0, 1)))
+        arrays[broken][data.draw(st.integers(0, n - 1)), data.draw(st.integers(0, label_count - 1))] = value
+        expected = f"^{broken}: value {re.escape(str(value))} is neither 0 nor 1"
+    else:
+        other = data.draw(st.integers(0, 40).filter(lambda length: length != n))
+        arrays[broken] = np.ones((other, label_count))
+        # Where the labels are of another length, it is the predictions that do not fit them.
+        expected = "^(labels|baseline_predictions): shape" if broken == "labels" else f"^{broken}: shape"
+    for same_model in (False, True):
+        with pytest.raises(ValueError, match=expected):
+            check(*arrays.values(), same_model=same_model)
+
+
+@given(st.text().filter(lambda name: name not in ("threat", "spam")))
+def test_an_unknown_critical_label_is_named(name):
+    ones = np.ones((3, 2))
+    with pytest.raises(ValueError, match=re.escape(f"critical_label={name!r}: no such label (has: threat, spam)")):
+        check(ones, ones, ones, SafetyLimits(name))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -228,6 +295,7 @@ ONES = np.ones((3, 1))
         (lambda: SafetyLimits("threat", max_critical_recall_drop=3), r"safety\.max_critical_recall_drop=3"),
         (lambda: SafetyLimits("threat", confidence=95), r"safety\.confidence=95"),
         (lambda: check(ONES, ONES, ONES, SafetyLimits("hate")), "critical_label='hate'"),
+        (lambda: check(ONES, np.nan * ONES, ONES), "baseline_predictions: value nan"),
         (lambda: check(ONES, ONES, 0.7 * ONES), r"candidate_predictions: value 0\.7"),
         (lambda: check(ONES, ONES[:2], ONES), "baseline_predictions: shape"),
         (lambda: check(ONES[:0], ONES[:0], ONES[:0]), "labels: shape"),

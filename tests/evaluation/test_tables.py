@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from evaluation.tables import front_table, generate_latex_table, stages_table
+from evaluation.tables import front_table, generate_latex_table, safety_table, stages_table
 
 LABEL = "50%_off & more"
 NASTY = ["=1+1 <script>", 'say "hi" $x^2~ \\ {} | #', "বাংলা [2cm]", "[2cm] & *", "*-- '' ?` `` ,,", LABEL, ""]
@@ -177,3 +177,42 @@ def test_stages_in_the_order_given() -> None:
     cells = body(table)
     assert cells[0] == ["Teacher", "0.710", "0.812", "0.610", "12.500", "3.500", r"2.10$\times$"]
     assert cells[1][0] == "After quantization"
+
+
+def both_splits(**changes: Any) -> dict[str, Any]:
+    of_test = {"test_f1_drop": 0.02, "test_f1_drop_upper": 0.06, "test_critical_f1_drop": -0.01}
+    return row(**{"critical_recall_drop": 0.01, "critical_recall_drop_upper": 0.02, **of_test, **changes})
+
+
+def test_safety_of_either_front_and_its_references() -> None:
+    front = [
+        both_splits(
+            model_key="open", safety_verdict="inconclusive", positives_needed=1234, critical_recall_drop_upper=0.04
+        ),
+        both_splits(model_key="safe", positives_needed=None),
+        both_splits(model_key="safe", positives_needed=None),
+        both_splits(model_key="neither", on_front=False, on_safe_front=False),
+    ]
+    floor = [both_splits(model_key="floor", stage="classical", safety_verdict="unsafe")] * 2 + [
+        both_splits(model_key="safe")
+    ]
+    table = safety_table(pd.DataFrame(front), LABEL, pd.DataFrame(floor))
+    assert r"Recall (50\%\_off \& more)" in table
+    cells = body(table)
+    assert [cell[1] for cell in cells] == ["safe", "open", "floor"]
+    chain = r"logit 2 layers $\to$ wanda 50\% $\to$ int8"
+    validation = [chain, "open", "$-$0.012 (0.031)", "0.002", "0.010 (0.040)", "inconclusive", "1234"]
+    assert cells[1] == [*validation, "0.020 (0.060)", "$-$0.010", "--", "inconclusive", "--"]
+    assert cells[0][5:7] == ["safe", "--"]
+    assert [cells[2][0], cells[2][5]] == ["classical floor", "unsafe"]
+    assert "(no rows)" in safety_table(pd.DataFrame(), LABEL)
+
+
+@needs_pdflatex
+def test_safety_compiles_without_a_warning(tmp_path: Path) -> None:
+    rows = [both_splits(positives_needed=99), both_splits(model_key="=k_2", **{"distil.method": "<script>$_{^~"})]
+    table = safety_table(pd.DataFrame(rows), "বাংলা & 50%_{#}", caption=LABEL)
+    (tmp_path / "safety.tex").write_text(table, encoding="utf-8")
+    text = compiled(tmp_path, "safety")
+    assert text.isdecimal() or "-0.012 (0.031)" in text.replace("\u2212", "-")
+    assert not re.findall(r".*(?:[Ww]arning|Overfull|Underfull).*", (tmp_path / "safety.log").read_text("latin-1"))

@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, precision_score, recall_score
 
-from pipeline.thresholds import LABEL_GRID, SHARED_GRID, best_label_thresholds, best_shared_threshold, f1_macro
+from pipeline.thresholds import (
+    LABEL_GRID,
+    SHARED_GRID,
+    best_label_thresholds,
+    best_shared_threshold,
+    f1_macro,
+    hold_recall_threshold,
+    threshold_cost,
+)
 
 
 @st.composite
@@ -91,3 +99,54 @@ def test_ties_go_to_one_half_then_down():
 def test_bad_input_is_named(labels, probabilities, grid, message):
     with pytest.raises(ValueError, match=message):
         best_shared_threshold(labels, probabilities, grid)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(), st.integers(0, 60).map(lambda k: k / 60))
+def test_recall_is_held_by_the_highest_threshold_that_does(problem, recall):
+    labels, probabilities = (part[:, 0] for part in problem)
+    if not labels.any():
+        with pytest.raises(ValueError, match="labels: no positive"):
+            hold_recall_threshold(labels, probabilities, recall)
+        return
+    recalls = [recall_score(labels, probabilities.astype(float) >= threshold) for threshold in LABEL_GRID]
+    holding = [value for value, found in zip(LABEL_GRID, recalls, strict=True) if found >= recall - 1e-9]
+    assert hold_recall_threshold(labels, probabilities, recall) == (max(holding, default=0.05), bool(holding))
+
+
+def test_recall_of_a_fraction_is_held_exactly():
+    labels, probabilities = np.ones(10, dtype=int), np.repeat([0.72, 0.12], [7, 3])
+    assert hold_recall_threshold(labels, probabilities, 0.7) == (0.7, True)
+    assert hold_recall_threshold(labels, probabilities, 0.1 + 0.6) == (0.7, True)
+    assert hold_recall_threshold(labels, probabilities, 0.71) == (0.1, True)
+    assert hold_recall_threshold(labels, probabilities * 0.1, 0.8) == (0.05, False)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(), st.sampled_from(LABEL_GRID.tolist()), st.sampled_from(LABEL_GRID.tolist()))
+def test_cost_of_a_threshold_is_sklearns(problem, before, after):
+    labels, probabilities = (part[:, 0] for part in problem)
+    cost = threshold_cost(labels, probabilities, before, after)
+    for moment, threshold in (("before", before), ("after", after)):
+        predicted = (probabilities.astype(float) >= threshold).astype(int)
+        assert cost[moment] == {
+            "threshold": threshold,
+            "precision": pytest.approx(precision_score(labels, predicted)) if predicted.any() else None,
+            "recall": pytest.approx(recall_score(labels, predicted)) if labels.any() else None,
+            "f1": pytest.approx(f1_score(labels, predicted, zero_division=0)),
+        }
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "recall", "grid", "message"),
+    [
+        ([0.5, np.nan], 0.5, LABEL_GRID, "1 values are NaN"),
+        ([0.5], 0.5, LABEL_GRID, "probabilities: shape"),
+        ([0.5, 0.5], 1.5, LABEL_GRID, r"recall=1\.5"),
+        ([0.5, 0.5], float("nan"), LABEL_GRID, "recall=nan"),
+        ([0.5, 0.5], 0.5, LABEL_GRID[::-1], "ascending"),
+    ],
+)
+def test_bad_input_of_a_held_recall_is_named(probabilities, recall, grid, message):
+    with pytest.raises(ValueError, match=message):
+        hold_recall_threshold(np.array([1, 0]), np.array(probabilities), recall, grid)

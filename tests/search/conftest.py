@@ -72,7 +72,7 @@ def smoke_runs(tmp_path_factory: pytest.TempPathFactory) -> SmokeRuns:
 
     def run(name: str, cpus: int, concurrent: int, **changes: Any) -> Run:
         places = [f"results_dir={folder / name}", f"storage={folder / 'store'}"]
-        places.append(f"resources.max_concurrent={concurrent}")
+        places += [f"tracking.uri=sqlite:///{folder / 'mlflow.db'}", f"resources.max_concurrent={concurrent}"]
         config, data = checked(SMOKE, [*overrides, *places], resume=False)
         claim_folder(config, resume=False)
         console = Console(file=io.StringIO(), width=200)

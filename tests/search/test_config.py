@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic import ValidationError
 
 from evaluation.evaluator import LatencyConfig
+from pipeline.errors import InputError
 from search.config import (
     STAGES,
     Choices,
@@ -67,6 +69,50 @@ def test_folders() -> None:
     config = study_from({"study": "a", "results_dir": "out"})
     assert (config.folder, config.store_root) == (Path("out/a"), Path("out/.store"))
     assert config.model_copy(update={"storage": "elsewhere"}).store_root == Path("elsewhere")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://me:hunter2@host",
+        "https://hunter2@host/mlflow",
+        "http://me:hun/ter2@host",
+        "postgresql://me:hunter2@host/mlflow",
+        "me:hunter2@host",
+        "https://host/?token=hunter2",
+        "https://host/?a=1&access_key=hunter2",
+    ],
+)
+def test_a_tracking_uri_with_credentials_is_refused_and_not_shown(uri: str) -> None:
+    with pytest.raises(InputError) as refused:
+        study_from({"tracking": {"uri": uri}})
+    [problem] = refused.value.problems
+    assert problem.startswith("tracking.uri: holds a user name, password or token")
+    assert "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in problem
+    with pytest.raises(ValidationError) as raised:
+        StudyConfig.model_validate({"tracking": {"uri": uri}})
+    for told in (problem, str(refused.value), str(raised.value)):
+        assert not any(secret in told for secret in ("hunter2", "hun/ter2", "me:"))
+
+
+def test_where_a_study_may_be_logged() -> None:
+    for uri in (None, "none", "http://127.0.0.1:5000", "https://host/mlflow", "sqlite:///a@b.db", "sqlite:////a/b.db"):
+        assert study_from({"tracking": {"uri": uri}}).tracking.uri == uri
+    for uri in (
+        "mlruns",
+        "file:///tmp/mlruns",
+        "host:5000",
+        "sqlite://",
+        "https://",
+        "postgresql://host/mlflow",
+        "s3://b",
+    ):
+        with pytest.raises(InputError) as refused:
+            study_from({"tracking": {"uri": uri}})
+        [problem] = refused.value.problems
+        assert problem.startswith(
+            f"tracking.uri={uri!r}: must be http://HOST:PORT, https://HOST, sqlite:///FILE or none"
+        )
 
 
 def test_import_is_light() -> None:

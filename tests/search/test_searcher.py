@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from evaluation.records import RUN_DEPENDENT, read_records, write_records
 from search.config import StudyConfig
-from search.sampler import make_sampler
+from search.sampler import study_sampler
 from search.searcher import QUIET, REFERENCES, ParetoSearcher, collected_rows, open_study
 from search.study_file import study_from
 
@@ -45,8 +45,7 @@ def opened() -> Iterator[Callable[[StudyConfig], ParetoSearcher]]:
     studies: list[optuna.Study] = []
 
     def open_again(config: StudyConfig) -> ParetoSearcher:
-        sampler = make_sampler(config.search.sampler, config.seed, 6)
-        studies.append(open_study(config, sampler))
+        studies.append(open_study(config, study_sampler(config)))
         return ParetoSearcher(studies[-1], config)
 
     yield open_again
@@ -195,7 +194,7 @@ def test_trials_are_counted_down_to_the_end(
     assert states(config) == dict(enumerate(["RUNNING", "COMPLETE", "RUNNING", "FAIL", "RUNNING", "COMPLETE"]))
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsgaii"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsgaii", "stage_tree"])
 def test_what_a_killed_run_left_is_taken_up(
     sampler: str, config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
 ) -> None:

@@ -27,6 +27,7 @@ def test_every_file_is_there(smoke_runs: Any) -> None:
     expected = {"study.yaml", "study.db", "trials.parquet", "front.parquet", "front.tex", "stages.tex"}
     expected |= {"front.png", "front.pdf", "pipeline_summary_baseline_kd_prune_quant.csv"}
     expected |= {"metrics_baseline.csv", "metrics_baseline.json", "safety_baseline.json"}
+    expected |= {"references.parquet", "front_within_noise.parquet", "flips.parquet", "flips.csv"}
     assert expected <= {file.name for file in folder.iterdir() if file.stat().st_size > 0}
     assert all(file.is_file() for file in smoke_runs.first.outcome.files)
     assert {folder / "trials.parquet", folder / "front.tex"} <= set(smoke_runs.first.outcome.files)

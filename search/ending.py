@@ -1,0 +1,130 @@
+"""After the last trial: the front measured again, once on the test split, and everything written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import ray
+
+from evaluation.front import front_rows
+from evaluation.records import read_records, write_records
+from evaluation.report import write_report
+from search.config import StudyConfig
+from search.finish import flips_of, front_within_noise, measure_again, test_figures
+from search.searcher import ENDED, QUIET, collected_rows
+from search.trial import Row
+from search.worker import with_bench
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study ended with."""
+
+    trials: pd.DataFrame
+    front: pd.DataFrame
+    files: list[Path]
+    finished: bool
+    """False when it was interrupted; `--resume` goes on."""
+
+    @property
+    def recommended(self) -> pd.DataFrame:
+        """Rows on the safe front that are safe on validation and not unsafe on test; the teacher itself is none."""
+        if "test_safety_verdict" not in self.front:
+            return self.front[:0]
+        chosen = self.front["on_safe_front"] & (self.front["stage"] != "baseline")
+        return self.front[chosen & (self.front["test_safety_verdict"] != "unsafe")]
+
+
+@dataclass
+class Ending:
+    """The end of a study, inside its Ray session."""
+
+    config: StudyConfig
+    report: Mapping[str, Any]
+    """What preparing the comments reported."""
+    data_key: str
+    say: Callable[[str], None]
+    rows_with_test: list[Row] = field(default_factory=list)
+    """Front, teacher and floor with their figures on test; empty for a study that was interrupted."""
+
+    def run(self, study: optuna.Study) -> Outcome:
+        """Measure the front again, test it once, and write the results; an interrupted study only writes."""
+        ended = len(study.get_trials(False, ENDED))
+        rows = collected_rows(study)
+        front = front_of(rows)
+        self.say(f"{ended} trials ended: {_counts(rows)}")
+        if ended < self.config.search.trials:
+            return self._write(study, front, [])
+        self.say("front: measured again in one quiet session, then once on the test split")
+        front = self._with_test_figures(self._measured_again(study, front))
+        references = self._with_test_figures(collected_rows(study)[:2])
+        self.rows_with_test = [*front, *references]
+        teacher, floor = (row["test_f1_macro"] for row in references)
+        self.say(f"macro F1 on test: teacher {teacher:.4f}, classical floor {floor:.4f}")
+        folder, metadata = self.config.folder, self._metadata()
+        write_records(references, folder / "references.parquet", metadata=metadata)
+        self._on_worker(flips_of, front).save(folder / "flips.parquet")
+        within = self._within_noise(collected_rows(study))
+        write_records(within, folder / "front_within_noise.parquet", metadata=metadata)
+        more = [folder / f"{name}.parquet" for name in ("references", "front_within_noise", "flips")]
+        return self._write(study, front, more, finished=True)
+
+    def _measured_again(self, study: optuna.Study, front: list[Row]) -> list[Row]:
+        """Measure what is on the front and was not measured in quiet yet, until no row on it is new."""
+        quiet: dict[str, Row] = dict(study.user_attrs.get(QUIET, {}))
+        while new := [row for row in front if row["model_key"] not in quiet]:
+            quiet |= self._on_worker(measure_again, new)
+            study.set_user_attr(QUIET, quiet)
+            front = front_of(collected_rows(study))
+        return front
+
+    def _with_test_figures(self, rows: list[Row]) -> list[Row]:
+        figures = self._on_worker(test_figures, rows)
+        return [{**row, **figures[row["model_key"]]} for row in rows]
+
+    def _within_noise(self, rows: list[Row]) -> list[Row]:
+        """The models that none of the front beats by more than the measurements can be wrong."""
+        flags = self._on_worker(front_within_noise, rows)
+        return [{**row, **flags[row["model_key"]]} for row in rows if row.get("model_key") in flags]
+
+    def _on_worker(self, function: Callable[..., Any], rows: list[Row]) -> Any:
+        return ray.get(ray.remote(with_bench).remote(function, self.config, self.data_key, rows))
+
+    def _write(self, study: optuna.Study, front: list[Row], more: list[Path], finished: bool = False) -> Outcome:
+        """Write the Parquet files, and every table and figure from them."""
+        trials, best = self.config.folder / "trials.parquet", self.config.folder / "front.parquet"
+        write_records(collected_rows(study), trials, metadata=self._metadata())
+        write_records(front, best, metadata=self._metadata())
+        files = [trials, best, *more, *write_report(self.config.folder)]
+        return Outcome(read_records(trials), read_records(best), files, finished)
+
+    def _metadata(self) -> dict[str, str]:
+        """What the report needs to know beside the rows."""
+        return {
+            "study": self.config.study,
+            "preset": self.config.preset,
+            "critical_label": self.config.critical_label,
+            "label_columns": json.dumps(self.config.data.label_columns, ensure_ascii=False),
+            "synthetic": json.dumps(bool(self.report["synthetic"])),
+            "data": json.dumps(self.report, ensure_ascii=False, default=str),
+        }
+
+
+def _counts(rows: list[Row]) -> str:
+    """In words: different models, trials that brought new ones, failures."""
+    models = [row for row in rows if row["status"] != "failed"]
+    new = {row["trial"] for row in models} - {None}
+    return f"{len(models)} different models measured, {len(new)} trials with new ones, {len(rows) - len(models)} failed"
+
+
+def front_of(rows: list[Row]) -> list[Row]:
+    """The rows on either front, with `on_front` and `on_safe_front`, smallest model first."""
+    marked = front_rows(pd.DataFrame(rows))
+    flags = zip(marked.index, marked["on_front"], marked["on_safe_front"], strict=True)
+    return [{**rows[index], "on_front": bool(on), "on_safe_front": bool(safe)} for index, on, safe in flags]

@@ -1,0 +1,53 @@
+"""The posterior against its closed form, and what a draw from it says of things never seen."""
+
+import numpy as np
+
+from search.stage_tree.effects import PRIOR_PRECISION, PRIOR_SCALE, PRIOR_SHAPE, Effects
+
+
+def observations(count: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray]:
+    generator = np.random.default_rng(seed)
+    features = [{"": 1.0, "a": float(a), **({"b": 1.0} if b else {})} for a, b in generator.normal(size=(count, 2)) > 0]
+    truth = np.array([[one.get("a", 0) * 0.3 - one.get("b", 0) * 0.1 + 0.2, one["a"] * 4.0] for one in features])
+    return features, truth + generator.normal(size=truth.shape) * [0.01, 0.1]
+
+
+def test_draws_have_the_mean_and_the_spread_of_the_posterior() -> None:
+    features, values = observations(12, 0)
+    effects = Effects((0.1, 2.0))
+    for one, value in zip(features, values, strict=True):
+        effects.add(one, value)
+    asked = [{"": 1.0, "a": 1.0}, {"": 1.0, "a": 0.0, "b": 1.0}]
+    drawn = effects.sample(asked, np.random.default_rng(1), 20_000)
+
+    names = ["", "a", "b"]
+    design = np.array([[one.get(name, 0.0) for name in names] for one in features])
+    rows = np.array([[one.get(name, 0.0) for name in names] for one in asked])
+    covariance = np.linalg.inv(design.T @ design + PRIOR_PRECISION * np.eye(3))
+    for target, scale in enumerate((0.1, 2.0)):
+        y = values[:, target] / scale
+        mean = covariance @ design.T @ y
+        rest = PRIOR_SCALE + (y @ y - mean @ design.T @ y) / 2
+        shape = PRIOR_SHAPE + len(y) / 2
+        spread = np.sqrt(np.diag(rows @ covariance @ rows.T) * rest / (shape - 1)) * scale
+        np.testing.assert_allclose(drawn[..., target].mean(axis=0), rows @ mean * scale, atol=5 * spread.max() / 141)
+        np.testing.assert_allclose(drawn[..., target].std(axis=0), spread, rtol=0.05)
+
+
+def test_what_was_never_seen_is_open_and_what_was_seen_often_is_not() -> None:
+    features, values = observations(200, 2)
+    effects = Effects((0.1, 2.0))
+    for one, value in zip(features, values, strict=True):
+        effects.add(one, value)
+    drawn = effects.sample([{"": 1.0, "a": 1.0}, {"": 1.0, "a": 1.0, "new": 1.0}], np.random.default_rng(0), 2000)
+    known, unknown = drawn.std(axis=0)
+    assert (unknown > 3 * known).all()
+
+
+def test_more_names_than_the_first_room() -> None:
+    effects = Effects((1.0,))
+    for number in range(100):
+        effects.add({f"f{number}": 1.0}, [float(number % 7)])
+        effects.add({f"f{number}": 1.0}, [float(number % 7)])
+    drawn = effects.sample([{f"f{number}": 1.0} for number in range(100)], np.random.default_rng(0), 400)
+    np.testing.assert_allclose(drawn[..., 0].mean(axis=0), np.arange(100) % 7, atol=0.6)

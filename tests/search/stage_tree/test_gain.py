@@ -1,0 +1,44 @@
+"""Estimated gains against exact hypervolumes."""
+
+import numpy as np
+import pytest
+
+from evaluation.front import hypervolume
+from search.stage_tree.gain import FrontGain
+
+REFERENCE, IDEAL = np.array([1.0, 1.0, 1.0]), np.zeros(3)
+
+
+@pytest.mark.parametrize("size", [0, 1, 6, 30])
+def test_the_gain_is_the_share_of_what_was_not_dominated(size: int) -> None:
+    generator = np.random.default_rng(size)
+    front = generator.uniform(0.2, 1.0, (size, 3))
+    gain = FrontGain(REFERENCE, IDEAL, 0)
+    for point in front:
+        gain.add(point)
+    before = hypervolume(front, REFERENCE)
+    models = generator.uniform(0.0, 1.0, (40, 1, 3))
+    exact = [(hypervolume(np.vstack([front, model]), REFERENCE) - before) / (1 - before) for model in models]
+    np.testing.assert_allclose(gain.of(models), exact, atol=0.15 if size > 6 else 0.08)
+
+
+def test_models_of_a_chain_count_together_and_once() -> None:
+    gain = FrontGain(REFERENCE, IDEAL, 0)
+    one, other = np.array([0.2, 0.9, 0.5]), np.array([0.9, 0.2, 0.5])
+    together = gain.of(np.array([[one, other]]))[0]
+    assert max(gain.of(np.array([[one]]))[0], gain.of(np.array([[other]]))[0]) < together
+    assert gain.of(np.array([[one, one]]))[0] == gain.of(np.array([[one]]))[0]
+    assert gain.of(np.full((1, 2, 3), np.inf))[0] == 0.0
+
+
+def test_what_is_dominated_or_outside_does_not_join_the_front() -> None:
+    gain = FrontGain(REFERENCE, IDEAL, 0)
+    assert gain.add([0.5, 0.5, 0.5]) and not gain.add([0.5, 0.6, 0.5]) and not gain.add([1.0, 0.1, 0.1])
+    assert gain.of(np.array([[[0.6, 0.6, 0.6]]]))[0] == 0.0
+
+
+def test_a_model_beyond_the_box_widens_it() -> None:
+    gain = FrontGain(REFERENCE, IDEAL, 0)
+    gain.add([0.5, 0.5, -0.5])
+    better = gain.of(np.array([[[0.5, 0.5, -0.52]]]))[0]
+    assert 0.0 <= better < gain.of(np.array([[[0.3, 0.3, -0.5]]]))[0]

@@ -1,0 +1,196 @@
+"""The stage-tree sampler on a small world: what it suggests, and what a front costs with it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from evaluation.front import hypervolume
+from search.stage_tree import StageTreeSampler
+from search.stage_tree.tree import StageOutcome
+
+STAGES = ("distil", "prune", "quantize")
+ROOT = (-0.8, 2.0, 0.0)
+LIMIT = 0.77
+SECONDS = {"distil": 100.0, "prune": 30.0, "quantize": 2.0}
+
+
+def space(trial: Any) -> dict[str, Any]:
+    params = {"distil.method": trial.suggest_categorical("distil.method", ["none", "logit"])}
+    if params["distil.method"] == "logit":
+        params["distil.layers"] = trial.suggest_int("distil.layers", 1, 6)
+        params["distil.alpha"] = trial.suggest_float("distil.alpha", 0.1, 0.9, step=0.2)
+    params["prune.method"] = trial.suggest_categorical("prune.method", ["none", "structured"])
+    if params["prune.method"] == "structured":
+        params["prune.ratio"] = trial.suggest_float("prune.ratio", 0.1, 0.7, step=0.1)
+    formats = ["none", "fp16", "int8"] + (["int4"] if params["prune.method"] == "none" else [])
+    name = "quantize.method" if len(formats) == 4 else f"quantize.method[{'|'.join(formats)}]"
+    params["quantize.method"] = trial.suggest_categorical(name, formats)
+    return params
+
+
+def world(params: dict[str, Any]) -> list[StageOutcome]:
+    f1, size, latency = 0.8, 2.0, 0.0
+    outcomes = []
+    if params["distil.method"] != "none":
+        layers = params["distil.layers"]
+        f1 -= 0.05 / layers + 0.02 * (params["distil.alpha"] - 0.7) ** 2
+        size, latency = np.log10(10 + 7 * layers), np.log10(layers / 12)
+    outcomes.append(("distil", f1, size, latency))
+    if params["prune.method"] != "none":
+        left = 1 - 0.8 * params["prune.ratio"]
+        f1, size, latency = f1 - 0.08 * params["prune.ratio"] ** 2, size + np.log10(left), latency + np.log10(left)
+    outcomes.append(("prune", f1, size, latency))
+    change = {"none": (0, 0, 0), "fp16": (0, -0.3, 0.1), "int8": (0.001, -0.6, -0.2), "int4": (0.01, -0.8, 0)}
+    lost, smaller, faster = change[params["quantize.method"]]
+    outcomes.append(("quantize", f1 - lost, size + smaller, latency + faster))
+    return [
+        StageOutcome((-f1, size, latency), LIMIT - f1, None if params[f"{stage}.method"] == "none" else SECONDS[stage])
+        for stage, f1, size, latency in outcomes
+    ]
+
+
+class Reading:
+    """Outcomes are worked out again from the trial's settings."""
+
+    def root(self, study: optuna.Study) -> StageOutcome:
+        return StageOutcome(ROOT, LIMIT - 0.8)
+
+    def of(self, trial: FrozenTrial, root: StageOutcome | None) -> Sequence[StageOutcome]:
+        params = {name.partition("[")[0]: value for name, value in trial.params.items()}
+        return world(params) if trial.state == TrialState.COMPLETE else [*world(params)[:2], StageOutcome(None)]
+
+
+def tree_sampler(seed: int) -> StageTreeSampler:
+    return StageTreeSampler(space, STAGES, Reading(), seed=seed)
+
+
+def study_with(sampler: BaseSampler) -> optuna.Study:
+    return optuna.create_study(directions=["minimize"] * 3, sampler=sampler)
+
+
+def search(
+    sampler: BaseSampler, trials: int, broken: Callable[[dict[str, Any]], bool] = lambda params: False
+) -> tuple[list[dict[str, Any]], list[tuple[float, float]]]:
+    """Settings of the trials, and (seconds so far, hypervolume) after each; models that exist cost nothing."""
+    study = study_with(sampler)
+    built: set[str] = set()
+    points: list[tuple[float, float, float]] = []
+    asked, curve, seconds = [], [], 0.0
+    for _ in range(trials):
+        trial = study.ask()
+        params = space(trial)
+        asked.append(params)
+        if broken(params):
+            study.tell(trial, state=TrialState.FAIL)
+            continue
+        outcomes = world(params)
+        path = ""
+        for stage, outcome in zip(STAGES, outcomes, strict=True):
+            path += str({name: value for name, value in params.items() if name.startswith(stage)})
+            if outcome.seconds is not None and path not in built:
+                seconds += outcome.seconds
+                built.add(path)
+                if outcome.excess <= 0 and outcome.losses:
+                    points.append(outcome.losses)
+        study.tell(trial, outcomes[-1].losses)
+        curve.append((seconds, hypervolume(np.array(points), np.array([-0.75, 2.0, 0.0])) if points else 0.0))
+    return asked, curve
+
+
+def cost_to(curve: list[tuple[float, float]], volume: float) -> float:
+    return next((seconds for seconds, reached in curve if reached >= volume), float("inf"))
+
+
+def test_a_front_costs_far_less_than_with_random_search_that_reuses_models_too() -> None:
+    best = max(search(RandomSampler(seed=99), 1500)[1], key=lambda point: point[1])[1]
+    ratios = []
+    for seed in range(5):
+        ours = cost_to(search(tree_sampler(seed), 120)[1], 0.95 * best)
+        theirs = cost_to(search(RandomSampler(seed=seed), 600)[1], 0.95 * best)
+        ratios.append(ours / theirs)
+    assert np.median(ratios) < 0.6, ratios
+
+
+def test_equal_seeds_suggest_the_same_and_other_seeds_others() -> None:
+    runs = [search(tree_sampler(seed), 25)[0] for seed in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_no_chain_is_suggested_twice_while_there_are_others() -> None:
+    asked = [str(params) for params in search(tree_sampler(3), 60)[0]]
+    assert len(set(asked)) == len(asked)
+
+
+def test_two_workers_never_build_the_same_student() -> None:
+    study = study_with(tree_sampler(0))
+    running: list[tuple[optuna.Trial, dict[str, Any]]] = []
+    built: set[str] = set()
+    for number in range(40):
+        trial = study.ask()
+        params = space(trial)
+        student = str({name: value for name, value in params.items() if name.startswith("distil.")})
+        being_built = {
+            str({name: value for name, value in other.items() if name.startswith("distil.")}) for _, other in running
+        } - built
+        assert params["distil.method"] == "none" or student not in being_built
+        running.append((trial, params))
+        if number % 3 == 2:
+            done, settings = running.pop(0)
+            built.add(str({name: value for name, value in settings.items() if name.startswith("distil.")}))
+            study.tell(done, world(settings)[-1].losses)
+
+
+def test_settings_that_fail_are_left_alone() -> None:
+    asked, _ = search(tree_sampler(0), 80, broken=lambda params: params["quantize.method"] == "int4")
+    late = [params["quantize.method"] == "int4" for params in asked[40:]]
+    assert sum(late) <= 4
+
+
+def test_a_setting_that_makes_models_unsafe_is_left_alone() -> None:
+    class Unsafe(Reading):
+        def of(self, trial: FrozenTrial, root: StageOutcome | None) -> Sequence[StageOutcome]:
+            outcomes = list(super().of(trial, root))
+            if "int4" in trial.params.values():
+                outcomes[-1] = replace(outcomes[-1], excess=0.1)
+            return outcomes
+
+    asked, _ = search(StageTreeSampler(space, STAGES, Unsafe(), seed=1), 80)
+    assert sum(params["quantize.method"] == "int4" for params in asked[40:]) <= 4
+
+
+def test_an_enqueued_trial_keeps_its_settings_and_a_resumed_sampler_knows_what_was_run() -> None:
+    study = study_with(tree_sampler(0))
+    point = {"distil.method": "logit", "distil.layers": 2, "prune.method": "none", "quantize.method": "int4"}
+    study.enqueue_trial(point)
+    trial = study.ask()
+    params = space(trial)
+    assert point.items() <= params.items()
+    study.tell(trial, world(params)[-1].losses)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        resumed = optuna.create_study(
+            directions=["minimize"] * 3,
+            storage=study._storage,
+            sampler=tree_sampler(7),
+            study_name=study.study_name,
+            load_if_exists=True,
+        )
+    for _ in range(30):
+        trial = resumed.ask()
+        assert space(trial) != params
+        resumed.tell(trial, world(space(trial))[-1].losses)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_suggestion_is_of_the_space(seed: int) -> None:
+    for params in search(tree_sampler(seed), 30)[0]:
+        assert params["quantize.method"] != "int4" or params["prune.method"] == "none"
