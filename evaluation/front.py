@@ -9,6 +9,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import pandas as pd
 
+MANY, STRONG = 2_000, 64
+"""From this many rows on, so many rows of a sample's front are compared with all before anything is sorted."""
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
@@ -32,6 +34,8 @@ def non_dominated(losses: npt.NDArray[Any]) -> BoolArray:
     on_front: BoolArray = np.asarray(~np.isnan(losses).any(axis=1))
     if not on_front.any():
         return on_front
+    if len(losses) > MANY:
+        on_front[on_front] = _not_beaten_by_a_few(losses[on_front])
     unique_lexsorted, inverse = np.unique(losses[on_front], axis=0, return_inverse=True)
     on_front[on_front] = _front_of_unique_lexsorted(unique_lexsorted)[inverse.reshape(-1)]
     return on_front
@@ -126,6 +130,21 @@ def _as_matrix(losses: npt.NDArray[Any]) -> FloatArray:
     if losses.ndim != 2 or losses.shape[1] == 0:
         raise ValueError(f"losses: shape {losses.shape}; give [n, m] with at least one objective")
     return np.asarray(losses, dtype=np.float64) + 0.0  # makes -0.0 and 0.0 the same row
+
+
+def _not_beaten_by_a_few(losses: FloatArray) -> BoolArray:
+    """Rows [n, m] without NaN that none of some strong rows dominates: of many rows, most go at little cost."""
+    generator = np.random.default_rng(0)
+    sample = np.unique(losses[generator.integers(len(losses), size=MANY)], axis=0)
+    strong = sample[_front_of_unique_lexsorted(sample)]
+    left = np.arange(len(losses))
+    rows = losses
+    for row in strong[generator.permutation(len(strong))[:STRONG]]:
+        kept = (rows < row).any(axis=1) | (rows == row).all(axis=1)
+        left, rows = left[kept], rows[kept]
+    survives = np.zeros(len(losses), dtype=np.bool_)
+    survives[left] = True
+    return survives
 
 
 def _front_of_unique_lexsorted(losses: FloatArray) -> BoolArray:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.front import front_rows, hypervolume, knee, non_dominated
+from evaluation.front import MANY, front_rows, hypervolume, knee, non_dominated
 
 OBJECTIVES, ROWS = st.integers(1, 5), st.integers(0, 40)
 
@@ -157,3 +157,14 @@ def test_front_rows_of_nothing():
         TABLE[:0], columns=["n", "status", "safety_verdict", "f1_macro", "model_size_mb", "speedup_factor", "a", "b"]
     )
     assert len(front_rows(frame)) == 0
+
+
+@pytest.mark.parametrize("levels", [4, 60, 10**6])
+def test_many_rows_are_thinned_without_losing_one(levels: int) -> None:
+    losses = np.random.default_rng(levels).integers(0, levels, (3 * MANY, 3)).astype(float)
+    losses[::50] = np.nan
+    expected = [
+        not np.isnan(row).any() and not ((losses <= row).all(axis=1) & (losses < row).any(axis=1)).any()
+        for row in losses
+    ]
+    assert non_dominated(losses).tolist() == expected
