@@ -14,6 +14,7 @@ from evaluation.chains import best_of_presets
 from evaluation.escape import file_name, unused_name, write_csv, write_json
 from evaluation.flip_files import write_flips, write_flips_with_texts
 from evaluation.metric_files import export_metrics_to_csv, export_metrics_to_json
+from evaluation.page import write_page
 from evaluation.plots import plot_front
 from evaluation.records import STAGES, plain_value
 from evaluation.study_files import Study, read_study
@@ -44,7 +45,8 @@ def write_report(folder: Path) -> list[Path]:
     written = [front_tex, stages_tex, png, pdf, summary]
     written += [_write_safety(folder, study, named), *_write_presets(folder, study, named)]
     written += write_flips(folder, study.front)
-    return written + _write_stages(folder, chain, study) + _write_folds(folder, study.folds)
+    written += _write_stages(folder, chain, study) + _write_folds(folder, study.folds)
+    return [*written, write_page(study, folder / "report.html")]  # last: it links the files that are there
 
 
 def best_chain(trials: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import optuna
 import pandas as pd
 import ray
 
+from evaluation.environment import environment
 from evaluation.front import front_rows
 from evaluation.records import read_records, write_records
 from evaluation.report import write_report
@@ -113,6 +114,7 @@ class Ending:
             "label_columns": json.dumps(self.config.data.label_columns, ensure_ascii=False),
             "synthetic": json.dumps(bool(self.report["synthetic"])),
             "data": json.dumps(self.report, ensure_ascii=False, default=str),
+            "environment": json.dumps(environment(), ensure_ascii=False),
         }
 
 

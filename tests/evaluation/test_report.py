@@ -103,7 +103,16 @@ def test_every_file_is_written_from_parquet(tmp_path: Path) -> None:
     written = write_report(study(tmp_path, trial_rows()))
     stages = {f"{kind}_{stage}.{e}" for stage in CHAIN for kind, e in (("metrics", "csv"), ("metrics", "json"))}
     stages |= {f"safety_{stage}.json" for stage in CHAIN}
-    fixed = {"front.tex", "stages.tex", "safety.tex", "presets.tex", "presets.csv", "front.png", "front.pdf"}
+    fixed = {
+        "front.tex",
+        "stages.tex",
+        "safety.tex",
+        "report.html",
+        "presets.tex",
+        "presets.csv",
+        "front.png",
+        "front.pdf",
+    }
     fixed.add("pipeline_summary_.._kd_prune_.csv")
     assert {path.name for path in written} == fixed | stages
     assert {path.name for path in tmp_path.iterdir()} == fixed | stages | {"trials.parquet", "front.parquet"}
@@ -155,16 +164,16 @@ def test_files_of_stages_that_left_the_chain_are_removed(tmp_path: Path) -> None
 @pytest.mark.parametrize("rows", [[], trial_rows()[5:]])
 def test_nothing_to_show_still_writes_valid_files(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     written = write_report(study(tmp_path, rows))
-    assert {path.suffix for path in written} == {".tex", ".png", ".pdf", ".csv"}
+    assert {path.suffix for path in written} == {".tex", ".png", ".pdf", ".csv", ".html"}
     assert len(read_csv(tmp_path / "pipeline_summary_.._kd_prune_.csv")) == 1
     assert "(no rows)" in (tmp_path / "stages.tex").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_tables_compile_and_leave_the_figure_whole(reported: Path, tmp_path: Path) -> None:
-    for name in ("front.tex", "stages.tex", "front.pdf"):
+    for name in ("front.tex", "stages.tex", "safety.tex", "presets.tex", "front.pdf"):
         shutil.copy(reported / name, tmp_path)
-    for name in ("front", "stages"):
+    for name in ("front", "stages", "safety", "presets"):
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-jobname=table", f"{name}.tex"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)
         assert done.returncode == 0, done.stdout.decode("utf-8", "replace")[-2000:]
