@@ -63,10 +63,16 @@ class SearchConfig(Config):
     """Trials of the study, those of an earlier run that is resumed included."""
     sampler: Literal["stage_tree", "tpe", "nsgaii", "gp", "random"] = "stage_tree"
     """What suggests the settings: `stage_tree` knows that trials share models, the others are Optuna's."""
-    objectives: tuple[Literal["f1_macro", "model_size_mb", "latency_ratio", "tradeoff_score"], ...] = Field(
-        ("f1_macro", "model_size_mb", "latency_ratio"), min_length=1
-    )
-    """What is optimised: any of f1_macro, model_size_mb, latency_ratio; or tradeoff_score alone."""
+    objectives: tuple[
+        Literal["f1_macro", "model_size_mb", "latency_ratio", "tradeoff_score", "safe_compression_score"], ...
+    ] = Field(("f1_macro", "model_size_mb", "latency_ratio"), min_length=1)
+    """What is optimised: any of f1_macro, model_size_mb, latency_ratio; or tradeoff_score or safe_compression_score alone."""
+    max_seconds: float | None = Field(None, gt=0.0)
+    """No trial starts after so many seconds of the run; null for no limit of time."""
+    patience: int | None = Field(None, ge=1)
+    """Trials without growth of the hypervolume after which none starts any more; null to run all trials."""
+    min_growth_percent: float = Field(1.0, ge=0.0, le=100.0)
+    """Growth of the hypervolume over `patience` trials that counts as progress, in percent."""
     stop_margin: float = Field(0.05, ge=0.0, le=1.0)
     """How far beyond a safety limit a student's drop may be before its trial stops ahead of pruning."""
     points: tuple[dict[str, str | int | float], ...] = ()
@@ -77,8 +83,9 @@ class SearchConfig(Config):
         shown = ", ".join(self.objectives)
         if len(set(self.objectives)) < len(self.objectives):
             raise ValueError(f"objectives=[{shown}]: must be different ones; leave the repeated one out")
-        if "tradeoff_score" in self.objectives and len(self.objectives) > 1:
-            raise ValueError(f"objectives=[{shown}]: tradeoff_score must stand alone; leave it or the others out")
+        for score in ("tradeoff_score", "safe_compression_score"):
+            if score in self.objectives and len(self.objectives) > 1:
+                raise ValueError(f"objectives=[{shown}]: {score} must stand alone; leave it or the others out")
         return self
 
 

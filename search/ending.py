@@ -54,13 +54,20 @@ class Ending:
     rows_with_test: list[Row] = field(default_factory=list)
     """Front, teacher and floor with their figures on test; empty for a study that was interrupted."""
 
-    def run(self, study: optuna.Study) -> Outcome:
-        """Measure the front again, test it once, and write the results; an interrupted study only writes."""
+    def run(self, study: optuna.Study, spent: str | None) -> Outcome:
+        """Measure the front again, test it once, and write the results; an interrupted study only writes.
+
+        Args:
+            study: with its trials.
+            spent: why the search ended before it had all its trials, if it was not interrupted.
+        """
         ended = len(study.get_trials(False, ENDED))
         rows = collected_rows(study)
         front = front_of(rows)
         self.say(f"{ended} trials ended: {_counts(rows)}")
-        if ended < self.config.search.trials:
+        if spent:
+            self.say(spent)
+        elif ended < self.config.search.trials:
             return self._write(study, front, [])
         self.say("front: measured again in one quiet session, then once on the test split")
         front = self._with_test_figures(self._measured_again(study, front))

@@ -7,25 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pandas as pd
 from ray.tune import Callback
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from evaluation.chains import describe_chain
-from evaluation.front import front_rows
-from search.searcher import ParetoSearcher, collected_rows
+from search.searcher import ParetoSearcher
 from search.trial import Row
-
-
-def duration(seconds: float) -> str:
-    """Whole minutes and seconds, or hours and minutes."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+from search.wording import duration
 
 
 class Progress(Callback):
@@ -39,7 +29,6 @@ class Progress(Callback):
         self._started = time.monotonic()
         self._ended = self._failed = 0
         self._running: dict[str, tuple[int, str]] = {}
-        self._counts = {"models": 0, "safe": 0, "front": 0}
         self._live = Live(console=console, refresh_per_second=1, get_renderable=self._table, transient=True)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,26 +67,16 @@ class Progress(Callback):
         self._running.pop(trial.trial_id, None)
         self._ended += 1
         self._failed += error is not None
-        self._count(collected_rows(self._searcher.study))
         rows: list[Row] = (trial.last_result or {}).get("rows") or []
         told = f"failed: {error.splitlines()[-1]}" if error else _in_words(rows[-1]) if rows else "no model"
         self._say(f"{self._done:>4}/{self._total}  trial {trial.config['number']}: {told}")
         if not self._console.is_terminal:
-            counts = self._counts
-            safe = f"{counts['safe']} of {counts['models']} models safe, front {counts['front']}"
+            tally = self._searcher.tally
+            safe = f"{tally.safe} of {tally.models} models safe, front {tally.front}"
             self._say(f"           {safe}, {self._time_left()} left")
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    def _count(self, rows: list[Row]) -> None:
-        frame = pd.DataFrame(rows)
-        measured = frame[frame["model_key"].notna()]
-        self._counts = {
-            "models": len(measured),
-            "safe": int((measured["safety_verdict"] == "safe").sum()),
-            "front": int(front_rows(measured)["on_front"].sum()),
-        }
 
     @property
     def _done(self) -> int:
@@ -109,11 +88,12 @@ class Progress(Callback):
         return "about " + duration((time.monotonic() - self._started) / self._ended * (self._remaining - self._ended))
 
     def _table(self) -> Table:
+        tally = self._searcher.tally
         table = Table.grid(padding=(0, 2))
         failed = f", {self._failed} failed" if self._failed else ""
         table.add_row("[bold]trials", f"{self._done} of {self._total}{failed}")
-        table.add_row("[bold]models", f"{self._counts['models']} measured, {self._counts['safe']} safe")
-        table.add_row("[bold]front", f"{self._counts['front']} models")
+        table.add_row("[bold]models", f"{tally.models} measured, {tally.safe} safe")
+        table.add_row("[bold]front", f"{tally.front} models")
         at_work = ", ".join(f"trial {number}: {stage}" for number, stage in sorted(self._running.values()))
         table.add_row("[bold]now", at_work or "waiting for a worker")
         table.add_row("[bold]time", f"{duration(time.monotonic() - self._started)} so far, {self._time_left()} left")

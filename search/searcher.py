@@ -15,8 +15,10 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search import Searcher
 
+from search.budget import Budget
 from search.config import StudyConfig
 from search.space import Space
+from search.tally import Tally
 from search.trial import Row, constraints, objectives
 
 ROWS, CURVES, ERROR = "rows", "curves", "error"
@@ -42,7 +44,13 @@ class ParetoSearcher(Searcher):
         self._space = Space(config)
         self._open: dict[str, Trial] = {}
         self._last: dict[str, dict[str, Any]] = {}
+        self.tally = Tally()
+        self._budget = Budget(config.search)
+        self.tally.add(study.user_attrs.get(REFERENCES, []))
         known = study.get_trials(deepcopy=False)
+        for trial in known:
+            if trial.state in ENDED:
+                self._count(trial.user_attrs.get(ROWS, []))
         self._begun = sum(trial.state != TrialState.WAITING for trial in known)
         self._unfinished = [Trial(study, trial._trial_id) for trial in known if trial.state == TrialState.RUNNING]
 
@@ -52,8 +60,19 @@ class ParetoSearcher(Searcher):
 
     @property
     def remaining(self) -> int:
-        """Trials still to run: those that an earlier run left unfinished, and new ones."""
+        """Trials still to run: those an earlier run left unfinished, and new ones; none when the budget is spent."""
+        if self.spent:
+            return 0
         return len(self._unfinished) + max(0, self._config.search.trials - self._begun)
+
+    @property
+    def spent(self) -> str | None:
+        """Why the search ends before it has had all its trials; None while it does not."""
+        return self._budget.spent
+
+    def _count(self, rows: list[Row]) -> None:
+        self.tally.add(rows)
+        self._budget.trial_ended(self.tally.hypervolume)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         """Number and settings of the next trial, or that there is none."""
@@ -84,7 +103,9 @@ class ParetoSearcher(Searcher):
             problem = "the trial's worker died without a word (killed, or out of memory); its stages so far are kept"
         trial.set_user_attr(CURVES, list(report.get(CURVES) or []))
         finish_trial(self.study, trial, self._config, rows, problem)
-        self._on_end(self.study._storage.get_trial(trial._trial_id))
+        ended = self.study._storage.get_trial(trial._trial_id)
+        self._count(ended.user_attrs.get(ROWS, []))
+        self._on_end(ended)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the Optuna study in its database is the state."""

@@ -12,7 +12,6 @@ from pipeline.config import DistilConfig, PruneConfig, QuantizeConfig, StageConf
 from search.compatibility import allowed, obstacle, teacher_shape
 from search.config import STAGES, Choices, Range, Setting, StudyConfig, exact
 from search.model_folder import model_digest, model_folder
-from search.stage_tree.chains import Suggesting
 
 if TYPE_CHECKING:
     pass

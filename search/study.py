@@ -60,7 +60,7 @@ class StudyRun:
             if searcher.remaining:
                 self._run_trials(searcher, data_key)
             ending = Ending(self.config, self.data.report, data_key, self._say)
-            outcome = ending.run(study)
+            outcome = ending.run(study, searcher.spent)
             tracked.results(ending.rows_with_test, outcome.files, outcome.finished)
             return outcome
 

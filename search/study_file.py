@@ -159,7 +159,13 @@ def to_yaml(config: StudyConfig) -> str:
 def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
     """What keeps `new` from going on where `old` stopped, a line a key; trials, resources and places may differ."""
     before, now = dict(_flat(_dump(old))), dict(_flat(_dump(new)))
-    free = {"search.trials", "results_dir", "storage", *(f"resources.{name}" for name in ResourcesConfig.model_fields)}
+    budget = ("trials", "max_seconds", "patience", "min_growth_percent")
+    free = {
+        *(f"search.{name}" for name in budget),
+        "results_dir",
+        "storage",
+        *(f"resources.{name}" for name in ResourcesConfig.model_fields),
+    }
     free |= {f"tracking.{name}" for name in TrackingConfig.model_fields}
     if old.teacher.model_digest is not None and old.teacher.model_digest == new.teacher.model_digest:
         free.add("teacher.model")  # the same files, moved

@@ -48,3 +48,12 @@ def yaml_text(plain: Any, flow: bool) -> str:
         if text.splitlines() == text.split("\n"):
             break
     return text
+
+
+def duration(seconds: float) -> str:
+    """Whole minutes and seconds, or hours and minutes."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -61,4 +61,6 @@ class StudyOutcomes:
             return StageOutcome(None)
         f1, size, speedup = (float(value) for value in values if value is not None)
         losses = (-f1, math.log10(size), -math.log10(speedup))
-        return StageOutcome(losses, max(constraints(row, self._config).values()), float(row["stage_seconds"]))
+        return StageOutcome(
+            losses, max(constraints(row, self._config).values()), float(row.get("stage_seconds") or 0.0)
+        )

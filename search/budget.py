@@ -1,0 +1,36 @@
+"""When a search has had enough: trials are counted elsewhere, time and progress here."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from search.config import SearchConfig
+from search.wording import duration
+
+
+class Budget:
+    """Time since the search began, and growth of the hypervolume over the last trials."""
+
+    def __init__(self, config: SearchConfig) -> None:
+        self._config = config
+        self._started = time.monotonic()
+        self._volumes: deque[float] = deque(maxlen=(config.patience or 0) + 1)
+
+    def trial_ended(self, hypervolume: float) -> None:
+        """Note the hypervolume after a trial, those of an earlier run included."""
+        self._volumes.append(hypervolume)
+
+    @property
+    def spent(self) -> str | None:
+        """Why no further trial should start; None while one should."""
+        limit = self._config.max_seconds
+        if limit is not None and time.monotonic() - self._started >= limit:
+            return f"search.max_seconds={limit:g} ({duration(limit)}) have passed"
+        patience, growth = self._config.patience, self._config.min_growth_percent
+        if patience is None or len(self._volumes) <= patience:
+            return None
+        before, now = self._volumes[0], self._volumes[-1]
+        if now > before and now - before >= growth / 100.0 * before:
+            return None
+        return f"the hypervolume has not grown by {growth:g} % in the last {patience} trials (search.patience)"

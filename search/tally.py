@@ -1,0 +1,57 @@
+"""A running count of what a search has found, updated trial by trial and not counted anew each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from evaluation.front import FloatArray, hypervolume, non_dominated
+from search.trial import Row, objectives
+
+F1_MARGIN = 0.05
+"""The hypervolume counts macro F1 from this much below the teacher's, and size and latency below the teacher's."""
+
+
+class Tally:
+    """Different models, safe ones, the front of those that are not unsafe, and its hypervolume."""
+
+    def __init__(self) -> None:
+        self.models = self.safe = 0
+        self.hypervolume = 0.0
+        """In macro F1 × orders of magnitude of size × orders of magnitude of latency, beyond the teacher."""
+        self._front = np.empty((0, 3))
+        self._seen: set[str] = set()
+        self._reference: FloatArray | None = None
+
+    @property
+    def front(self) -> int:
+        """Models on the front, those alike in every objective once."""
+        return len(self._front)
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> bool:
+        """Count the rows of a trial, or the reference rows; whether the front has changed."""
+        fresh = [row for row in rows if row.get("model_key") and row["model_key"] not in self._seen]
+        self._seen.update(row["model_key"] for row in fresh)
+        self.models += len(fresh)
+        self.safe += sum(row.get("safety_verdict") == "safe" for row in fresh)
+        teacher = next((row for row in fresh if row["stage"] == "baseline"), None)
+        if self._reference is None and teacher is not None:
+            self._reference = losses(teacher) + np.array([F1_MARGIN, 0.0, 0.0])
+        new = [losses(row) for row in fresh if row["status"] == "ok" and row.get("safety_verdict") != "unsafe"]
+        together = np.unique(np.vstack([self._front, *new]), axis=0)
+        front = together[non_dominated(together)]
+        changed = front.shape != self._front.shape or not np.array_equal(front, self._front)
+        if changed:
+            self._front = front
+            if self._reference is not None:
+                self.hypervolume = hypervolume(front, self._reference)
+        return changed
+
+
+def losses(row: Row | Mapping[str, Any]) -> FloatArray:
+    """-macro F1, log10 of size in MB, log10 of the latency ratio, shape [3]; NaN where the row has no such figure."""
+    f1, size, ratio = objectives(row, ("f1_macro", "model_size_mb", "latency_ratio"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.array([-f1, np.log10(size), np.log10(ratio)])
