@@ -1,0 +1,121 @@
+"""Virtual time against sums by hand, and against what must hold of any schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+import pytest
+
+from search.config import STAGES, StudyConfig
+from search.outcome_tables import ROW_STAGES, SyntheticTable
+from search.sampler import study_sampler
+from search.searcher import ENDED, REFERENCES, ROWS, ParetoSearcher
+from search.simulate import DIED, Cluster, History, Simulation
+from search.study_file import study_from
+from search.trial import Row
+
+SECONDS = {"distil": 100.0, "prune": 10.0, "quantize": 1.0}
+SPACE = {
+    "distil": {"method": "logit", "layers": {"choices": [1, 2]}},
+    "prune": {"method": {"choices": ["none", "structured"]}},
+    "quantize": {"method": {"choices": ["none", "fp16", "int8_dynamic"]}},
+}
+POINTS = [
+    {"distil.layers": 1, "prune.method": "none", "quantize.method": "none"},
+    {"distil.layers": 1, "prune.method": "none", "quantize.method": "fp16"},
+    {"distil.layers": 1, "prune.method": "structured", "quantize.method": "fp16"},
+    {"distil.layers": 2, "prune.method": "none", "quantize.method": "none"},
+]
+
+
+class ByHand:
+    """Every stage takes its `SECONDS`; nothing is lost."""
+
+    def teacher(self) -> Row:
+        return self._row("baseline", "teacher", 0.0)
+
+    def row(self, stage: str, params: Mapping[str, Any]) -> Row | None:
+        if params[f"{stage}.method"] == "none":
+            return None
+        upto = list(STAGES)[: list(STAGES).index(stage) + 1]
+        key = str(sorted(item for item in params.items() if item[0].split(".")[0] in upto))
+        return self._row(ROW_STAGES[stage], key, SECONDS[stage])
+
+    def _row(self, stage: str, key: str, seconds: float) -> Row:
+        drops = dict.fromkeys(("f1_drop", "critical_f1_drop", "critical_recall_drop"), 0.0)
+        figures = {"f1_macro": 0.8, "model_size_mb": 5.0, "speedup_factor": 2.0, "safety_verdict": "safe"}
+        return {"stage": stage, "status": "ok", "model_key": key, "stage_seconds": seconds, **figures, **drops}
+
+
+def config(
+    trials: int, sampler: str = "random", points: list[dict[str, Any]] | None = None, seed: int = 0
+) -> StudyConfig:
+    search = {"trials": trials, "sampler": sampler, "points": points or []}
+    teacher = {"model": "scratch", "scratch_layers": 12, "scratch_width": 384, "scratch_heads": 12}
+    labels = {"label_columns": ["threat", "bully"]}
+    return study_from({"study": "s", "seed": seed, "data": labels, "teacher": teacher, "search": search, **SPACE})
+
+
+def simulated(made: StudyConfig, table: Any, cluster: Cluster, **limits: float) -> tuple[History, optuna.Study]:
+    study = optuna.create_study(directions=["maximize", "minimize", "minimize"], sampler=study_sampler(made))
+    study.set_user_attr(REFERENCES, [table.teacher()])
+    for point in made.search.points:
+        study.enqueue_trial(dict(point))
+    searcher = ParetoSearcher(study, made)
+    return Simulation(searcher, made, table, cluster).run(**limits), study
+
+
+def test_one_worker_pays_for_each_model_once() -> None:
+    history, _ = simulated(config(4, points=POINTS), ByHand(), Cluster(measure_seconds=3.0))
+    times = [time for time, _ in history.models]
+    assert times == [103.0, 107.0, 120.0, 124.0, 227.0]  # distil; fp16; prune, fp16 of it; the other student
+    assert history.busy_seconds == 227.0 and history.trials == 4 and history.utilisation(1) == 1.0
+
+
+def test_without_reuse_each_trial_pays_for_its_whole_chain() -> None:
+    history, _ = simulated(config(4, points=POINTS), ByHand(), Cluster(measure_seconds=0.0, reuse=False))
+    assert history.busy_seconds == 100 + 101 + 111 + 100
+
+
+def test_a_stage_that_another_worker_is_at_is_waited_for_not_run_again() -> None:
+    history, _ = simulated(config(3, points=POINTS[:3]), ByHand(), Cluster(workers=3, measure_seconds=0.0))
+    assert [time for time, _ in history.models] == [100.0, 101.0, 110.0, 111.0]
+    assert history.busy_seconds == 112.0
+
+
+def test_a_worker_that_dies_fails_its_trial_and_what_it_was_at_is_run_anew() -> None:
+    cluster = Cluster(workers=2, measure_seconds=0.0, deaths_per_hour=30.0, seed=1)
+    history, study = simulated(config(40), ByHand(), cluster)
+    failed = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.FAIL]
+    assert history.failed == len(failed) > 0
+    assert all(DIED in trial.user_attrs["error"] for trial in failed)
+    keys = [row["model_key"] for _, row in history.models]
+    assert len(keys) == len(set(keys)) and all(trial.state in ENDED for trial in study.trials)
+
+
+def test_stragglers_take_longer_and_change_nothing_else() -> None:
+    plain, _ = simulated(config(20), ByHand(), Cluster())
+    slow, _ = simulated(config(20), ByHand(), Cluster(straggler_share=0.5, straggler_factor=4.0))
+    assert plain.busy_seconds < slow.busy_seconds < 4.0 * plain.busy_seconds
+    assert {row["model_key"] for _, row in plain.models} == {row["model_key"] for _, row in slow.models}
+
+
+@pytest.mark.parametrize("sampler", ["stage_tree", "tpe"])
+@pytest.mark.parametrize("workers", [1, 16])
+def test_any_schedule_is_possible_and_equal_seeds_give_equal_ones(sampler: str, workers: int) -> None:
+    made = config(60, sampler, seed=3)
+    runs = []
+    for _ in range(2):
+        history, study = simulated(made, SyntheticTable(made, 0), Cluster(workers=workers))
+        runs.append([(time, row["model_key"]) for time, row in history.models])
+        assert len(study.trials) == 60 and all(trial.state in ENDED for trial in study.trials)
+        assert all(trial.user_attrs[ROWS] for trial in study.trials)
+        assert history.busy_seconds <= workers * max(time for time, _ in history.models) + 1e-6
+    assert runs[0] == runs[1]
+
+
+def test_no_trial_starts_after_its_time() -> None:
+    history, _ = simulated(config(10_000), ByHand(), Cluster(reuse=False), seconds=1000.0)
+    assert history.last_start < 1000.0 <= max(start + length for start, length in history.work)
