@@ -1,0 +1,194 @@
+"""Does a speed-up that is measured beside busy neighbours say what a quiet machine would have said?
+
+    python benchmarks/latency_repeatability.py [MODEL BASELINE] [--data FOLDER] --json FILE
+
+One pair of models is measured once for long while nothing else runs, then many times for short while a process spins
+on every core. Beside our protocol stand what one would do without it, in the same time and by the wall clock: each
+model's requests in a run of its own, compared by their means and by their medians.
+Targets: coefficient of variation of the speed-up at most 1 %, the quiet value within nine intervals of ten. Exit status
+1 when they are missed. MODEL and BASELINE are folders of the store or exported ones; without them a small pair is
+trained on the embedded sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter, perf_counter_ns
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from evaluation.environment import machine
+from evaluation.latency import clock, measure_latency, node_slot, paired_speedup, single_requests
+from pipeline.artifact import Notes
+from pipeline.cache import Store
+from pipeline.config import DataConfig, DistilConfig, TeacherConfig
+from pipeline.data import load_data, prepare
+from pipeline.distil import distil
+from pipeline.runtime import Classifier, load_classifier
+from pipeline.teacher import train_teacher
+
+PROTOCOLS = ("paired", "separate means", "separate medians")
+SPIN = "while True: pass"
+LARGEST_VARIATION, LEAST_COVERAGE = 0.01, 0.9
+
+
+def main() -> None:
+    """Print how far the measurements scatter, and write them to a file."""
+    arguments = parsed()
+    models, texts = pair(arguments)
+    with node_slot():
+        quiet = measured(models, texts, arguments.quiet_seconds, seed=0)
+        with busy_cores(arguments.neighbours):
+            busy = [
+                measured(models, texts, arguments.seconds, seed)
+                for seed in track(range(1, arguments.measurements + 1), "measurements")
+            ]
+    found = judged(quiet, busy)
+    show(found, quiet, busy, arguments.neighbours)
+    if arguments.json:
+        figures = {"machine": machine(1), "neighbours": arguments.neighbours, **found, "quiet": quiet, "busy": busy}
+        arguments.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    sys.exit(0 if met(found) else 1)
+
+
+def measured(models: Mapping[str, Classifier], texts: list[str], seconds: float, seed: int) -> dict[str, Any]:
+    """Speed-up of the candidate by every protocol, each in about `seconds`."""
+    started = perf_counter()
+    # The time is the limit here: as few rounds as there may be, and as many as there is time for.
+    rounds = measure_latency(
+        models, texts, baseline="baseline", seconds=0.85 * seconds, requests=20, now=clock(1), seed=seed
+    )
+    speedup, low, high = paired_speedup(rounds.times_ms["baseline"], rounds.times_ms["candidate"])
+    took = perf_counter() - started
+    baseline, candidate = (
+        single_requests(models[name], texts, seconds=seconds / 2, requests=1, now=perf_counter_ns, seed=seed)
+        for name in ("baseline", "candidate")
+    )
+    return {
+        "seconds": took,
+        "rounds": len(rounds.times_ms["baseline"]),
+        "rounds_repeated": rounds.repeated,
+        "waited_percent": 100.0 * rounds.waited,
+        "low": low,
+        "high": high,
+        "paired": speedup,
+        "separate means": float(baseline.mean() / candidate.mean()),
+        "separate medians": float(np.median(baseline) / np.median(candidate)),
+    }
+
+
+def judged(quiet: Mapping[str, Any], busy: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each protocol the coefficient of variation, and the bias against its own quiet value; and the coverage."""
+    found: dict[str, Any] = {}
+    for name in PROTOCOLS:
+        values = np.array([one[name] for one in busy])
+        found[name] = {
+            "quiet": quiet[name],
+            "mean": float(values.mean()),
+            "variation": float(values.std(ddof=1) / values.mean()),
+            "bias": float(values.mean() / quiet[name] - 1.0),
+        }
+    found["covered"] = sum(one["low"] <= quiet["paired"] <= one["high"] for one in busy)
+    found["measurements"] = len(busy)
+    found["half_width"] = float(np.median([np.log(one["high"] / one["low"]) / 2 for one in busy]))
+    return found
+
+
+def met(found: Mapping[str, Any]) -> bool:
+    """Whether both targets are."""
+    enough = found["covered"] >= LEAST_COVERAGE * found["measurements"]
+    return bool(enough and found["paired"]["variation"] <= LARGEST_VARIATION)
+
+
+@contextmanager
+def busy_cores(neighbours: int) -> Iterator[None]:
+    """So many processes that spin, at this process's own priority."""
+    spinning = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(neighbours)]
+    try:
+        yield
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
+
+
+def pair(arguments: argparse.Namespace) -> tuple[dict[str, Classifier], list[str]]:
+    """Both models and the comments to ask them."""
+    if arguments.model:
+        folders = {"baseline": arguments.baseline, "candidate": arguments.model}
+        models = {name: load_classifier(folder) for name, folder in folders.items()}
+        comments = load_data(arguments.data) if arguments.data else prepare(DataConfig())
+        return models, comments.validation.texts
+    with tempfile.TemporaryDirectory() as folder:
+        return scratch_pair(Path(folder))
+
+
+def scratch_pair(folder: Path) -> tuple[dict[str, Classifier], list[str]]:
+    """A scratch encoder of four layers and a student of one, both hardly trained: only their time is asked for."""
+    comments = prepare(DataConfig(sample_rows=1000))
+    store = Store(folder)
+
+    def build(target: Path) -> Notes:
+        comments.save(target)
+        return {}
+
+    data = store.add("data", comments.fingerprint, build)
+    teacher = store.run(train_teacher, TeacherConfig(epochs=1, scratch_layers=4), data)
+    student = store.run(distil, DistilConfig(layers=1, epochs=1), data, teacher)
+    models = {name: load_classifier(one.path) for name, one in (("baseline", teacher), ("candidate", student))}
+    return models, comments.validation.texts
+
+
+def show(found: Mapping[str, Any], quiet: Mapping[str, Any], busy: list[dict[str, Any]], neighbours: int) -> None:
+    """The figures as a table."""
+    table = Table("speed-up by", "quiet", "busy, mean", "coefficient of variation", "bias")
+    for name in PROTOCOLS:
+        row = found[name]
+        table.add_row(
+            name, f"{row['quiet']:.4g}", f"{row['mean']:.4g}", f"{row['variation']:.1%}", f"{row['bias']:+.1%}"
+        )
+    console = Console()
+    console.print(machine(1))
+    console.print(table)
+    console.print(
+        f"{found['covered']} of {found['measurements']} 95 % intervals hold the quiet value; half their width: "
+        f"{found['half_width']:.1%}. Quiet: {quiet['rounds']} rounds in {quiet['seconds']:.0f} s, "
+        f"{quiet['waited_percent']:.0f} % of the time spent waiting for a core. "
+        f"{neighbours} neighbours: {min(one['rounds'] for one in busy)} to {max(one['rounds'] for one in busy)} rounds "
+        f"in at most {max(one['seconds'] for one in busy):.1f} s, "
+        f"{np.mean([one['waited_percent'] for one in busy]):.0f} % waiting, "
+        f"{sum(one['rounds_repeated'] for one in busy)} rounds thrown away."
+    )
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, nargs="?", help="folder of the candidate")
+    parser.add_argument("baseline", type=Path, nargs="?", help="folder of the model it is compared with")
+    parser.add_argument("--data", type=Path, help="folder of the store with the comments (default: embedded sample)")
+    parser.add_argument("--measurements", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
+    parser.add_argument("--quiet-seconds", type=float, default=30.0, help="of the quiet measurement")
+    parser.add_argument("--neighbours", type=int, default=os.cpu_count(), help="processes that spin")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    arguments = parser.parse_args()
+    if arguments.model and not arguments.baseline:
+        parser.error("MODEL without BASELINE: give both folders or none")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
