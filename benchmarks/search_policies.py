@@ -1,0 +1,215 @@
+"""What a front costs with each sampler, in virtual time: the stage tree against TPE, NSGA-II, GP and random search.
+
+    python benchmarks/search_policies.py [--table recorded] --seeds 20 --workers 1 8 64 1000 --json FILE
+
+With `--table` the searches run on what `record_chains.py` recorded, without it on the synthetic table, another world
+for each seed. Every policy but `stage_tree` is run with reuse of models (the same store as ours) and without. The cost
+is computing seconds of all workers until 95 % of the reference hypervolume: of all chains of the recorded table, or of
+the best end of any policy in the synthetic world. Hypervolume as in `search/tally.py`, models that are not unsafe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from multiprocessing import Pool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table as PrintedTable
+
+from evaluation.front import hypervolume
+from evaluation.records import read_records
+from search.config import StudyConfig
+from search.outcome_tables import RecordedTable, SyntheticTable
+from search.sampler import study_sampler
+from search.searcher import REFERENCES, ParetoSearcher
+from search.simulate import Cluster, Simulation, Table
+from search.study_file import load_study, study_from
+from search.tally import F1_MARGIN, losses
+
+SHARE = 0.95
+POLICIES = [("stage_tree", True)] + [
+    (name, reuse) for name in ("tpe", "nsgaii", "gp", "random") for reuse in (True, False)
+]
+SYNTHETIC: dict[str, Any] = {
+    "study": "synthetic",
+    "data": {"label_columns": ["threat", "bully"]},
+    "teacher": {"model": "scratch", "scratch_layers": 12, "scratch_width": 384, "scratch_heads": 12},
+    "distil": {
+        "method": {"choices": ["none", "logit", "hidden"]},
+        "student": {"choices": ["layers", "ngram"]},
+        "layers": {"choices": [1, 2, 3, 4, 6]},
+        "alpha": {"low": 0.1, "high": 0.9, "step": 0.2},
+        "temperature": {"low": 1, "high": 4, "step": 0.5},
+        "epochs": {"choices": [2, 4]},
+        "buckets": {"choices": [32768, 65536, 131072]},
+        "dimension": {"choices": [8, 16, 32, 64]},
+    },
+    "prune": {
+        "method": {"choices": ["none", "structured", "vocabulary", "vocabulary+structured"]},
+        "ratio": {"low": 0.1, "high": 0.7, "step": 0.1},
+    },
+    "quantize": {"method": {"choices": ["none", "fp16", "int8_dynamic", "int4"]}},
+}
+
+
+def world(folder: Path | None, seed: int, sampler: str, trials: int) -> tuple[StudyConfig, Table]:
+    """The study and the table of one run."""
+    if folder is None:
+        config = study_from(SYNTHETIC | {"seed": seed, "search": {"trials": trials, "sampler": sampler}})
+        return config, SyntheticTable(config, seed)
+    settings = [f"seed={seed}", f"search.trials={trials}", f"search.sampler={sampler}", "search.stop_margin=0.05"]
+    config = load_study(folder / "study.yaml", settings)
+    return config, RecordedTable(read_records(folder / "trials.parquet"))
+
+
+def volumes(rows: Sequence[tuple[float, Any]], teacher: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Virtual seconds at which the front changed, and its hypervolume from then on."""
+    reference = losses(teacher) + np.array([F1_MARGIN, 0.0, 0.0])
+    kept = sorted(((time, row) for time, row in rows if row["safety_verdict"] != "unsafe"), key=lambda item: item[0])
+    front, times, found = np.empty((0, 3)), [0.0], [0.0]
+    for time, row in kept:
+        point = losses(row)
+        if (point < reference).all() and not (front <= point).all(axis=1).any():
+            front = np.vstack([front[~(point <= front).all(axis=1)], point])
+            times.append(time)
+            found.append(hypervolume(front, reference))
+    return np.array(times), np.array(found)
+
+
+def one_run(folder: Path | None, trials: int, budget: float, task: tuple[str, bool, int, int]) -> dict[str, Any]:
+    """One search: its curve of hypervolume over computing seconds."""
+    sampler, reuse, workers, seed = task
+    warnings.filterwarnings("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    config, table = world(folder, seed, sampler, trials)
+    names = config.search.objectives
+    directions = ["maximize" if name == "f1_macro" else "minimize" for name in names]
+    study = optuna.create_study(directions=directions, sampler=study_sampler(config))
+    study.set_user_attr(REFERENCES, [table.teacher()])
+    searcher = ParetoSearcher(study, config)
+    cluster = Cluster(workers=workers, reuse=reuse, seed=seed)
+    history = Simulation(searcher, config, table, cluster).run(busy_seconds=budget)
+    times, found = volumes(history.models, table.teacher())
+    starts = np.array([start for start, _ in history.work])
+    lengths = np.array([length for _, length in history.work])
+    costs = [float(np.clip(time - starts, 0.0, lengths).sum()) for time in times]
+    return {
+        "sampler": sampler,
+        "reuse": reuse,
+        "workers": workers,
+        "seed": seed,
+        "costs": costs,
+        "volumes": found.tolist(),
+        "utilisation": history.utilisation(workers),
+        "trials": history.trials,
+    }
+
+
+def judged(runs: list[dict[str, Any]], references: dict[int, float]) -> list[dict[str, Any]]:
+    """For each policy and number of workers: cost to the share of the reference, median and quartiles over seeds."""
+    groups: dict[tuple[int, str, bool], list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        groups[run["workers"], run["sampler"], run["reuse"]].append(run)
+    rows = []
+    for (workers, sampler, reuse), members in sorted(groups.items()):
+        costs = [
+            next(
+                (
+                    cost
+                    for cost, volume in zip(run["costs"], run["volumes"], strict=True)
+                    if volume >= SHARE * references[run["seed"]]
+                ),
+                float("inf"),
+            )
+            for run in members
+        ]
+        low, middle, high = np.quantile(costs, [0.25, 0.5, 0.75], method="nearest")
+        rows.append(
+            {
+                "workers": workers,
+                "sampler": sampler,
+                "reuse": reuse,
+                "cost_median": float(middle),
+                "cost_low": float(low),
+                "cost_high": float(high),
+                "reached": float(np.mean(np.isfinite(costs))),
+                "utilisation": float(np.median([run["utilisation"] for run in members])),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Run all searches and print a table for each number of workers."""
+    arguments = parsed()
+    tasks = [
+        (sampler, reuse, workers, seed)
+        for workers in arguments.workers
+        for sampler, reuse in POLICIES
+        if sampler in arguments.samplers
+        for seed in range(arguments.seeds)
+    ]
+    search = partial(one_run, arguments.table, arguments.trials, arguments.budget)
+    with Pool(arguments.processes) as pool:
+        runs = list(track(pool.imap_unordered(search, tasks), "searches", total=len(tasks)))
+    references = {
+        seed: max(run["volumes"][-1] for run in runs if run["seed"] == seed) for seed in range(arguments.seeds)
+    }
+    if arguments.table is not None:
+        config, table = world(arguments.table, 0, "random", 1)
+        recorded = read_records(arguments.table / "trials.parquet").to_dict("records")
+        whole = volumes([(0.0, row) for row in recorded if row["status"] == "ok"], table.teacher())[1][-1]
+        references = dict.fromkeys(references, float(whole))
+    rows = judged(runs, references)
+    show(rows)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """One table for each number of workers."""
+    for workers in sorted({row["workers"] for row in rows}):
+        table = PrintedTable("sampler", "reuse", "cost to 95 %, s [quartiles]", "times ours", "reached", "utilisation")
+        table.title = f"{workers} worker{'s' if workers > 1 else ''}"
+        members = [row for row in rows if row["workers"] == workers]
+        ours = next(row["cost_median"] for row in members if row["sampler"] == "stage_tree")
+        for row in sorted(members, key=lambda row: row["cost_median"]):
+            table.add_row(
+                row["sampler"],
+                "yes" if row["reuse"] else "no",
+                f"{row['cost_median']:,.0f} [{row['cost_low']:,.0f}, {row['cost_high']:,.0f}]",
+                f"{row['cost_median'] / ours:.2f}",
+                f"{row['reached']:.0%}",
+                f"{row['utilisation']:.1%}",
+            )
+        Console(width=110).print(table)
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", type=Path, help="folder of record_chains.py; left out: synthetic worlds")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 1000])
+    parser.add_argument("--samplers", nargs="+", default=["stage_tree", "tpe", "nsgaii", "gp", "random"])
+    parser.add_argument("--trials", type=int, default=400, help="most trials of a search")
+    parser.add_argument("--budget", type=float, default=60_000.0, help="most computing seconds of a search")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    import torch  # noqa: F401  (before Optuna's samplers load it)
+
+    main()
