@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -147,7 +147,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _texts(flips: Flips, source: Path) -> dict[str, list[str]]:
+def _texts(flips: Flips, source: Path) -> dict[str, Sequence[str]]:
     """The comments of each split, in the order that the flips count them in."""
     from pipeline.data import load_data
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.arrays import map_array
 from pipeline.comments import draw_rows, read_comments, read_rows
 from pipeline.config import EMBEDDED, DataConfig
 from pipeline.duplicates import DuplicateReport, deduplicate, normalise
 from pipeline.errors import InputError
+from pipeline.packed_texts import PackedTexts
 from pipeline.splitting import SPLITS, folds, split
 
 __all__ = [
@@ -43,7 +45,8 @@ MINIMUM_PER_PART = 3
 class Split:
     """Comments with their labels."""
 
-    texts: list[str]
+    texts: Sequence[str]
+    """From `prepare` and `load_data` they are `PackedTexts`; a list will do."""
     labels: NDArray[np.int8]
     """0 or 1, shape (texts, labels)."""
 
@@ -70,39 +73,44 @@ class Data:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def save(self, folder: Path) -> None:
-        """Writes one Parquet file for each split (columns `text` and `label:NAME`), and `data.json`."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+        """Writes three NumPy files for each split (texts, their offsets, labels), and `data.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, part in self.splits.items():
-            columns = [pa.array(part.texts, pa.string()), *(pa.array(column) for column in part.labels.T)]
-            table = pa.table(columns, names=["text", *(f"label:{label}" for label in self.label_columns)])
-            pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+            PackedTexts.of(part.texts).save(folder, name)
+            np.save(folder / f"{name}_labels.npy", np.ascontiguousarray(part.labels, dtype=np.int8))
         about = {"label_columns": self.label_columns, "fingerprint": self.fingerprint, "report": self.report}
         (folder / "data.json").write_text(json.dumps(about, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def load_data(folder: Path) -> Data:
-    """What `Data.save` wrote.
+    """What `Data.save` wrote, memory-mapped and read-only: the processes of a node share one copy.
 
     Raises:
         InputError: the files no longer have the fingerprint they were saved with.
         OSError: a file is missing or damaged.
     """
-    import pyarrow.parquet as pq
-
     about = json.loads((folder / "data.json").read_text(encoding="utf-8"))
     labels = tuple(about["label_columns"])
-    splits = {}
-    for name in SPLITS:
-        with pq.ParquetFile(folder / f"{name}.parquet") as file:
-            table = file.read()
-        columns = [table.column(f"label:{label}").to_numpy() for label in labels]
-        splits[name] = Split(table.column("text").to_pylist(), np.column_stack(columns).astype(np.int8))
+    stored_as_parquet = (folder / "train.parquet").is_file()
+    splits = {
+        name: _load_parquet(folder / f"{name}.parquet", labels)
+        if stored_as_parquet
+        else Split(PackedTexts.load(folder, name), map_array(folder / f"{name}_labels.npy"))
+        for name in SPLITS
+    }
     if fingerprint(labels, splits.values()) != about["fingerprint"]:
         raise InputError([f"{folder}: the comments changed since they were saved; prepare them again"])
     return Data(labels, **splits, fingerprint=about["fingerprint"], report=about["report"])
+
+
+def _load_parquet(file: Path, labels: Sequence[str]) -> Split:
+    """A split as older stores hold it: columns `text` and `label:NAME`; read whole."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as opened:
+        table = opened.read()
+    columns = [table.column(f"label:{label}").to_numpy() for label in labels]
+    return Split(PackedTexts.of(table.column("text").to_pylist()), np.column_stack(columns).astype(np.int8))
 
 
 def prepare(config: DataConfig, folds: int = 0) -> Data:
@@ -116,12 +124,13 @@ def prepare(config: DataConfig, folds: int = 0) -> Data:
         InputError: with every problem found.
     """
     rows = read_rows(config)
-    texts, duplicates = deduplicate(draw_rows(rows, config), config)
-    all_labels = texts[list(config.label_columns)].to_numpy(dtype=np.int8)
-    all_texts = texts[config.text_column].to_numpy(dtype=object)
+    rows_read, rows = len(rows), draw_rows(rows, config)
+    frame, duplicates = deduplicate(rows, config)
+    del rows
+    texts, labels = frame[config.text_column], frame[list(config.label_columns)].to_numpy(dtype=np.int8)
     splits = {
-        name: Split(all_texts[positions].tolist(), np.ascontiguousarray(all_labels[positions]))
-        for name, positions in split(texts, config).items()
+        name: Split(PackedTexts.of(texts.iloc[positions].tolist()), np.ascontiguousarray(labels[positions]))
+        for name, positions in split(frame, config).items()
     }
     if problems := split_problems(splits, config, folds):
         raise InputError(problems)
@@ -129,7 +138,7 @@ def prepare(config: DataConfig, folds: int = 0) -> Data:
         config.label_columns,
         **splits,
         fingerprint=fingerprint(config.label_columns, splits.values()),
-        report=_report(config, len(rows), duplicates, splits),
+        report=_report(config, rows_read, duplicates, splits),
     )
 
 
@@ -162,10 +171,11 @@ def fingerprint(label_columns: Iterable[str], splits: Iterable[Split]) -> str:
     """SHA-256, hex, over the names and the content of the splits, in their order."""
     digest = hashlib.sha256(json.dumps(list(label_columns)).encode())
     for part in splits:
-        encoded = [text.encode() for text in part.texts]
-        digest.update(np.array([len(encoded), *map(len, encoded)], dtype="<i8").tobytes())
-        digest.update(b"".join(encoded))
-        digest.update(np.ascontiguousarray(part.labels, dtype=np.int8).tobytes())
+        texts = PackedTexts.of(part.texts)
+        digest.update(np.array([len(texts)], dtype="<i8").data)
+        digest.update(np.diff(texts.offsets).astype("<i8").data)
+        digest.update(texts.encoded.data)
+        digest.update(np.ascontiguousarray(part.labels, dtype=np.int8).data)
     return digest.hexdigest()
 
 

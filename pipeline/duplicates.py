@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.config import DataConfig
 
@@ -55,16 +57,14 @@ def deduplicate(frame: DataFrame, config: DataConfig) -> tuple[DataFrame, Duplic
     Where the rows of a text disagree, the majority decides label by label; a tie counts as 1, the careful side: rather
     one comment too many looked at than a threat missed.
     """
-    import pandas as pd
-
     labels = list(config.label_columns)
-    keys = pd.Series([normalise(text) for text in frame[config.text_column].tolist()], dtype=object)
-    codes, different = pd.factorize(keys)  # numbered by first occurrence
-    rows = np.bincount(codes, minlength=len(different))
-    positives = np.column_stack([np.bincount(codes, frame[label], len(different)) for label in labels])
+    codes = _numbered(map(normalise, frame[config.text_column].tolist()))
+    rows = np.bincount(codes)
+    positives = np.column_stack([np.bincount(codes, frame[label]) for label in labels])
     conflicts = (positives > 0) & (positives < rows[:, None])
 
-    first = frame.loc[(~keys.duplicated()).to_numpy(), [config.text_column]].reset_index(drop=True)
+    is_first = np.diff(np.maximum.accumulate(codes), prepend=-1) > 0
+    first = frame.loc[is_first, [config.text_column]].reset_index(drop=True)
     first[config.text_column] = first[config.text_column].str.strip()
     first[labels] = (2 * positives >= rows[:, None]).astype(np.int8)
     return first, DuplicateReport(
@@ -74,3 +74,9 @@ def deduplicate(frame: DataFrame, config: DataConfig) -> tuple[DataFrame, Duplic
         conflicting_texts=int(conflicts.any(axis=1).sum()),
         conflicts_per_label=dict(zip(labels, conflicts.sum(axis=0).tolist(), strict=True)),
     )
+
+
+def _numbered(keys: Iterable[str]) -> NDArray[np.intp]:
+    """The number of each key, shape (keys,): different ones are numbered from 0 by first occurrence."""
+    numbers: dict[str, int] = {}
+    return np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), dtype=np.intp)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,7 +124,7 @@ def build_scratch(config: TeacherConfig, labels: int, vocabulary: int) -> TextCl
     return TextClassifier(_without_pooler(encoder), labels, config.pooling, config.dropout)
 
 
-def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     """A WordPiece tokenizer of at most `vocabulary` tokens learnt from `texts`; equal texts give equal tokenizers."""
     tokenizer = _word_piece(models.WordPiece(unk_token="[UNK]"))
     # The trainer numbers the characters that continue a word in the order of a hash map, another one in every run, and
@@ -149,7 +150,7 @@ def _word_piece(model: models.WordPiece) -> Tokenizer:
     return tokenizer
 
 
-def _continuing_characters(tokenizer: Tokenizer, texts: list[str]) -> list[str]:
+def _continuing_characters(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
     """`##x` for every character x that stands after the first of a word, sorted."""
     normalise, split = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
     words = {word for text in texts for word, _ in split(normalise(text))}

@@ -78,12 +78,14 @@ def _read_file(path: Path, config: DataConfig, problems: list[str]) -> Table | N
     else:
         if path.suffix.lower() == ".parquet":
             return _read_parquet(path, config, problems)
-        content = _decode(path.read_bytes(), path, key, problems)
+        content = _in_utf8(path.read_bytes(), path, key, problems)
         return None if content is None else _read_csv(content, path, config, problems)
     return None
 
 
-def _decode(content: bytes, path: Path, key: str, problems: list[str]) -> str | None:
+def _in_utf8(content: bytes, path: Path, key: str, problems: list[str]) -> bytes | None:
+    """The content without NUL bytes, or None where it is not UTF-8."""
+
     def convert(encoding: str) -> str:
         name = shlex.quote(path.name)
         return f"`iconv -f {encoding} -t UTF-8 {name} > {shlex.quote(path.stem + '.utf8' + path.suffix)}`"
@@ -103,7 +105,7 @@ def _decode(content: bytes, path: Path, key: str, problems: list[str]) -> str | 
         problems.append(f"{key}: holds NUL bytes, the first in line {line} (byte offset {nul}); {clean}")
         content = content.replace(b"\0", b"")
     try:
-        return content.decode("utf-8").removeprefix("\ufeff")
+        content.decode()  # for its errors alone: the rows are decoded one by one, to hold no second copy
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         problems.append(
@@ -111,9 +113,10 @@ def _decode(content: bytes, path: Path, key: str, problems: list[str]) -> str | 
             f"encoding that it has, for instance {convert('WINDOWS-1252')}, or save it as 'CSV UTF-8'"
         )
         return None
+    return content
 
 
-def _read_csv(content: str, path: Path, config: DataConfig, problems: list[str]) -> Table | None:
+def _read_csv(content: bytes, path: Path, config: DataConfig, problems: list[str]) -> Table | None:
     """Through the csv module: unlike pandas it knows the line of every row and refuses rows cut short."""
     import pandas as pd
 
@@ -123,11 +126,12 @@ def _read_csv(content: str, path: Path, config: DataConfig, problems: list[str])
         return None
     header: list[str] = []
     found: dict[str, int] = {}
-    rows: list[list[str]] = []
+    columns: list[list[str]] = []
     places: list[int] = []
     ragged: list[int] = []
     line, whole = 1, True
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
+    opened = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="")
+    reader = csv.reader(opened, delimiter=separator, strict=True)
     try:
         for row in reader:
             place, line = line, reader.line_num + 1
@@ -140,8 +144,10 @@ def _read_csv(content: str, path: Path, config: DataConfig, problems: list[str])
                     problems.append(f"{key}: looks separated by {other!r}: {remedy}")
                     return None
                 found = _find_columns(header, path.name, config, problems)
+                columns = [[] for _ in found]
             elif len(row) == len(header):
-                rows.append([row[index] for index in found.values()])
+                for column, index in zip(columns, found.values(), strict=True):
+                    column.append(row[index])
                 places.append(place)
             else:
                 ragged.append(place)
@@ -151,14 +157,13 @@ def _read_csv(content: str, path: Path, config: DataConfig, problems: list[str])
             f"{key}: malformed row in line {line} ({error}); put texts that hold the separator, a quotation mark or a "
             'line break in "…", and double each quotation mark inside'
         )
-    if whole and not rows and not ragged:
+    if whole and not places and not ragged:
         problems.append(f"{key}: no rows below the header; add comments" if header else f"{key}: {_EMPTY}")
     if ragged:
         problems.append(
             f"{key}: {counted(len(ragged), 'row')} with another number of fields than the {len(header)} of the header "
             f'({place_list("line", ragged)}); put texts that hold {separator!r} in "…", or mend the rows'
         )
-    columns = list(zip(*rows, strict=True)) or [()] * len(found)
     series = {name: pd.Series(values, dtype=str) for name, values in zip(found, columns, strict=True)}
     return Table(series, np.array(places, dtype=np.int64), "line", whole and not ragged)
 

@@ -14,7 +14,7 @@ from pipeline.artifact import Artifact, Notes, stage
 from pipeline.classical import floor_member
 from pipeline.config import ClassicalConfig, TeacherConfig
 from pipeline.data import Data, load_data
-from pipeline.encoder_artifact import save_encoder
+from pipeline.encoder_artifact import TAUGHT, save_encoder
 from pipeline.ensemble import Logits, Member, Rows, ensemble, mean_member, over_folds
 from pipeline.errors import InputError
 from pipeline.models import TextClassifier, build_pretrained, build_scratch, encoder_layers, train_tokenizer
@@ -29,8 +29,8 @@ from pipeline.training import Examples, History, Recipe, predict_logits, seeded,
 def train_teacher(config: TeacherConfig, folder: Path, data: Artifact) -> Notes:
     """Fine-tune an encoder on the train split.
 
-    Leaves the model (torch and ONNX), its tokenizer, and the logits that teach every later stage, computed once: the
-    model's own, or an ensemble's.
+    Leaves the model (torch and ONNX), its tokenizer, the tokens of the comments that later stages train on, and the
+    logits that teach them, computed once: the model's own, or an ensemble's.
     """
     comments = load_data(data.path)
     if config.model == "scratch":
@@ -42,6 +42,8 @@ def train_teacher(config: TeacherConfig, folder: Path, data: Artifact) -> Notes:
         name: Examples(tokenise(tokenizer, split.texts), split.labels.astype(np.float32))
         for name, split in comments.splits.items()
     }
+    for name in TAUGHT:
+        examples[name].tokens.save(folder, name)
 
     histories: list[History] = []
 

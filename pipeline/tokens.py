@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from pipeline.arrays import map_array
+
 BUCKET_BATCHES = 50
 """Batches that are sorted by length together: enough to pad little, few enough to stay random."""
+ENCODED_AT_ONCE = 8192
+"""Comments whose encodings are in memory together: one takes some fifty times as much as its token ids."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,20 @@ class Tokens:
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each comment, [comments]."""
         return np.diff(self.offsets)
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write `NAME_token_ids.npy` and `NAME_token_offsets.npy`."""
+        np.save(folder / f"{name}_token_ids.npy", self.ids)
+        np.save(folder / f"{name}_token_offsets.npy", self.offsets)
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> Tokens:
+        """What `save` wrote, read-only and memory-mapped: the processes of a node share one copy.
+
+        Raises:
+            OSError: a file is missing or is not whole.
+        """
+        return cls(map_array(folder / f"{name}_token_ids.npy"), map_array(folder / f"{name}_token_offsets.npy"))
 
     def pad(self, rows: NDArray[np.int64], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """`input_ids` and `attention_mask` of these comments, both int64 [rows, longest of them]."""
@@ -51,11 +70,16 @@ def load_tokenizer(file: Path, max_tokens: int) -> Tokenizer:
 
 def tokenise(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     """Token ids of `texts`, special tokens included."""
-    encoded = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
-    np.cumsum([len(ids) for ids in encoded], out=offsets[1:])
-    flat = np.fromiter((token for ids in encoded for token in ids), dtype=np.int32, count=int(offsets[-1]))
-    return Tokens(flat, offsets)
+    parts: list[NDArray[np.int32]] = []
+    lengths: list[int] = []
+    for start in range(0, len(texts), ENCODED_AT_ONCE):
+        encodings = tokenizer.encode_batch_fast(list(texts[start : start + ENCODED_AT_ONCE]))
+        rows = [encoding.ids for encoding in encodings]
+        lengths += map(len, rows)
+        parts.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return Tokens(np.concatenate([np.empty(0, dtype=np.int32), *parts]), offsets)
 
 
 def bucketed_batches(

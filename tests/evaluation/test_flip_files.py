@@ -122,10 +122,10 @@ def test_texts_that_are_gone_or_others_are_refused(flips, tmp_path):
     with pytest.raises(ValueError, match="data_fingerprint=000000000000, but the comments"):
         write_flips_with_texts(tmp_path)
     flips.save(path)
-    shutil.copy(data / "train.parquet", data / "test.parquet")
+    shutil.copy(data / "train_texts.npy", data / "test_texts.npy")
     with pytest.raises(ValueError, match="the comments changed since they were saved"):
         write_flips_with_texts(tmp_path)
-    (data / "test.parquet").write_bytes(b"PAR1 torn")
+    (data / "test_texts.npy").write_bytes(b"torn")
     with pytest.raises(ValueError, match="are damaged"):
         write_flips_with_texts(tmp_path)
     shutil.rmtree(data)

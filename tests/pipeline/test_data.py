@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import tempfile
@@ -531,12 +534,94 @@ def test_save_and_load(tmp_path: Path) -> None:
         data.report,
     )
     for name, part in data.splits.items():
-        assert loaded.splits[name].texts == part.texts
+        assert list(loaded.splits[name].texts) == list(part.texts)
         assert loaded.splits[name].labels.dtype == np.int8
         np.testing.assert_array_equal(loaded.splits[name].labels, part.labels)
-    (tmp_path / "saved" / "test.parquet").write_bytes((tmp_path / "saved" / "validation.parquet").read_bytes())
+
+
+@pytest.mark.parametrize("file", ["texts", "text_offsets", "labels"])
+def test_changed_and_torn_files_are_refused(tmp_path: Path, file: str) -> None:
+    data = prepared(tmp_path, comments(130))
+    data.save(tmp_path / "saved")
+    path = tmp_path / "saved" / f"validation_{file}.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(InputError, match="saved.*prepare them again"):
         load_data(tmp_path / "saved")
+    path.write_bytes(whole[:-1])
+    with pytest.raises(OSError, match=rf"validation_{file}\.npy: not a whole array"):
+        load_data(tmp_path / "saved")
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        load_data(tmp_path / "saved")
+
+
+def test_data_that_was_stored_as_parquet_is_still_read(tmp_path: Path) -> None:
+    """As older stores hold it: one file a split, the labels in columns beside the texts."""
+    data = prepared(tmp_path, comments())
+    old = tmp_path / "old"
+    old.mkdir()
+    for name, part in data.splits.items():
+        columns = {"text": list(part.texts)} | {
+            f"label:{label}": part.labels[:, i] for i, label in enumerate(data.label_columns)
+        }
+        pq.write_table(pa.table(columns), old / f"{name}.parquet", compression="zstd")
+    about = {"label_columns": data.label_columns, "fingerprint": data.fingerprint, "report": data.report}
+    (old / "data.json").write_text(json.dumps(about))
+    loaded = load_data(old)
+    for name, part in data.splits.items():
+        assert list(loaded.splits[name].texts) == list(part.texts)
+        np.testing.assert_array_equal(loaded.splits[name].labels, part.labels)
+    pq.write_table(pq.read_table(old / "validation.parquet"), old / "test.parquet")
+    with pytest.raises(InputError, match="old.*prepare them again"):
+        load_data(old)
+
+
+READER = """
+import sys
+from pathlib import Path
+from pipeline.data import load_data
+
+def own():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
+
+load_data(Path(sys.argv[2]))
+before = own()
+data = load_data(Path(sys.argv[1]))
+read = sum(len(text) for part in data.splits.values() for text in part.texts)
+read += sum(int(part.labels.sum()) for part in data.splits.values())
+print(own() - before, read)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell what memory is shared")
+def test_a_process_that_reads_all_has_no_copy_of_its_own(tmp_path: Path) -> None:
+    prepared(tmp_path, comments(60)).save(tmp_path / "small")
+    frame = comments(4000)
+    frame["comment"] = [f"{number} " + "অনেক কথা " * 300 for number in range(len(frame))]
+    data = prepared(tmp_path, frame)
+    data.save(tmp_path / "saved")
+    command = [sys.executable, "-c", READER, str(tmp_path / "saved"), str(tmp_path / "small")]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    own, read = map(int, done.stdout.split())
+    stored = sum(file.stat().st_size for file in (tmp_path / "saved").iterdir())
+    assert read == sum(
+        sum(map(len, part.texts)) + int(part.labels.sum(dtype=np.int64)) for part in data.splits.values()
+    )
+    assert stored > 25e6 and own < stored / 10
+
+
+def test_the_fingerprint_is_defined_over_lengths_texts_and_labels() -> None:
+    """Spelled out with the standard library: existing stores are found by it."""
+    texts, labels = ["ক খ", "", "c"], [[0, 1], [1, 1], [1, 0]]
+    digest = hashlib.sha256(b'["a", "\\u0995"]')
+    for part_texts, part_labels in ((texts, labels), (texts[:1], labels[:1])):
+        digest.update(struct.pack(f"<{len(part_texts) + 1}q", len(part_texts), *(len(t.encode()) for t in part_texts)))
+        digest.update("".join(part_texts).encode() + bytes(sum(part_labels, [])))
+    parts = [Split(texts, np.array(labels, np.int8)), Split(texts[:1], np.array(labels[:1]))]
+    assert fingerprint(["a", "ক"], parts) == digest.hexdigest()
 
 
 def test_report(tmp_path: Path) -> None:

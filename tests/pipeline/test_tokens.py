@@ -1,13 +1,17 @@
 """Tokens against plain Python lists, over random comments."""
 
 import itertools
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import tokens as module
 from pipeline.models import train_tokenizer
+from pipeline.packed_texts import PackedTexts
 from pipeline.tokens import Tokens, bucketed_batches, load_tokenizer, sorted_batches, tokenise
 
 COMMENT = st.lists(st.integers(1, 2**31 - 1), max_size=12)
@@ -81,6 +85,20 @@ def test_sorted_batches_go_from_the_shortest_to_the_longest(lengths, batch_size)
     assert lengths[rows].tolist() == sorted(lengths.tolist())
 
 
+@settings(max_examples=30)
+@given(st.lists(COMMENT, max_size=9))
+def test_saved_tokens_come_back(comments):
+    tokens = tokens_of(comments)
+    with tempfile.TemporaryDirectory() as folder:
+        tokens.save(Path(folder), "train")
+        loaded = Tokens.load(Path(folder), "train")
+        assert loaded.ids.tolist() == tokens.ids.tolist() and loaded.offsets.tolist() == tokens.offsets.tolist()
+        assert loaded.ids.dtype == np.int32 and not loaded.ids.flags.writeable
+        if comments:
+            rows = np.arange(len(comments))
+            assert [one.tolist() for one in loaded.pad(rows, 0)] == [one.tolist() for one in tokens.pad(rows, 0)]
+
+
 @pytest.fixture(scope="module")
 def tokenizer_file(tmp_path_factory):
     file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
@@ -105,3 +123,12 @@ def test_tokenise_is_the_tokenizer_comment_by_comment_cut_at_the_limit(tokenizer
         full = whole.encode(text).ids
         # the separator at the end stays when a comment is cut
         assert ids == (full if len(full) <= limit else [*full[: limit - 1], full[-1]])
+
+
+def test_comments_are_encoded_in_portions(tokenizer_file, monkeypatch):
+    tokenizer = load_tokenizer(tokenizer_file, 20)
+    texts = [" ".join(WORDS[: 1 + number % len(WORDS)]) for number in range(23)]
+    whole = tokenise(tokenizer, texts)
+    monkeypatch.setattr(module, "ENCODED_AT_ONCE", 5)
+    parts = tokenise(tokenizer, PackedTexts.of(texts))
+    assert parts.ids.tolist() == whole.ids.tolist() and parts.offsets.tolist() == whole.offsets.tolist()

@@ -89,7 +89,7 @@ def trimmed(request, tiny_comments):
 
 def test_comments_whose_tokens_all_stay_are_cut_as_before(trimmed, tiny_comments):
     full, small, old_ids, wanted = trimmed
-    texts, stay = tiny_comments.train.texts + tiny_comments.test.texts, set(old_ids.tolist())
+    texts, stay = [*tiny_comments.train.texts, *tiny_comments.test.texts], set(old_ids.tolist())
     unaffected = 0
     for text in texts:
         before = full.encode(text)
@@ -126,7 +126,7 @@ def test_special_and_added_tokens_and_single_characters_stay(trimmed):
 def test_unseen_text_is_still_cut_and_what_the_full_one_knew_is_not_unknown(trimmed, tiny_comments):
     full, small, _, _ = trimmed
     unknown = {"[UNK]", "<unk>"}
-    for text in UNSEEN + tiny_comments.test.texts:
+    for text in [*UNSEEN, *tiny_comments.test.texts]:
         before, after = full.encode(text), small.encode(text)
         assert len(after.ids) >= 2 and (after.tokens[0], after.tokens[-1]) == (before.tokens[0], before.tokens[-1])
         assert unknown & set(after.tokens) <= unknown & set(before.tokens)
