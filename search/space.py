@@ -14,7 +14,7 @@ from search.config import STAGES, Choices, Range, Setting, StudyConfig, exact
 from search.model_folder import model_digest, model_folder
 
 if TYPE_CHECKING:
-    pass
+    from search.stage_tree.chains import Suggesting
 
 
 class Space:
@@ -46,6 +46,25 @@ class Space:
             else:
                 params[key] = _any(setting)
         return names
+
+    def point_of(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A chain's settings as a point of this space; None where one of them is not in it.
+
+        Numbers that the study fixes, such as epochs, are the study's own. Settings that are not given stay open.
+        """
+        params: dict[str, Any] = {}
+        point: dict[str, Any] = {}
+        for key, setting in self._used(params):
+            given = settings.get(key)
+            searched = isinstance(setting, Choices | Range)
+            params[key] = _any(setting) if given is None or not searched else _as_held(setting, given)
+            if given is None or (not searched and isinstance(setting, int | float)):
+                continue
+            if not _holds(setting, given):
+                return None
+            if searched:
+                point[key] = params[key]
+        return point
 
     def _name(self, key: str, setting: Setting) -> str:
         """The key; of a listed setting that has lost some of its values, with those that are left."""
@@ -119,6 +138,14 @@ def _holds(setting: Setting, value: Any) -> bool:
         steps = (value - setting.low) / step if step else 0.0
         return math.isclose(steps, round(steps), abs_tol=1e-9)
     return bool(value == setting)
+
+
+def _as_held(setting: Setting, value: Any) -> Any:
+    """A value as the setting has it: a table may have made 2.0 of 2."""
+    if isinstance(setting, Choices):
+        return next((choice for choice in setting.choices if choice == value), value)
+    whole = isinstance(setting, Range) and isinstance(setting.low, int) and isinstance(setting.high, int)
+    return int(value) if whole and not isinstance(value, str) else value
 
 
 @cache
