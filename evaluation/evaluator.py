@@ -6,7 +6,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,30 +17,31 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from evaluation.environment import machine
 from evaluation.latency import (
-    machine,
+    clock,
     measure_latency,
     node_slot,
-    paired_speedup,
-    peak_memory_mb,
-    summarise,
+    single_requests,
     throughput,
 )
+from evaluation.memory import peak_memory_mb
 from evaluation.metrics import classification_metrics
 from evaluation.safety import SafetyLimits, SafetyResult, check_safety_thresholds
 from evaluation.size import measure_size
-from evaluation.stage_metrics import CompressionStageMetrics
+from evaluation.speedup import paired_speedup, summarise
+from evaluation.stage_metrics import SCALAR_FIELDS, CompressionStageMetrics
 from evaluation.tradeoff import compute_safe_compression_score, compute_tradeoff_score
 from pipeline.artifact import Artifact, Notes, stage
 from pipeline.cache import Store
 from pipeline.config import Config
 from pipeline.data import Split, load_data
 from pipeline.runtime import Classifier, EagerClassifier, load_classifier, load_deployment, sigmoid
-from pipeline.thresholds import best_label_thresholds
+from pipeline.thresholds import best_label_thresholds, hold_recall_threshold
 
 MEMORY_COMMENTS = 64
 SEEDS = {"search": 0, "quiet": 1}
-"""Of the comments drawn: the second session does not repeat the first."""
+"""Of the comments drawn and the orders: the second session does not repeat the first."""
 SplitName = Literal["validation", "test"]
 
 
@@ -56,11 +57,11 @@ class LatencyConfig(Config):
     seconds: float = Field(1.0, gt=0.0, le=600.0)
     """Shortest time of the alternating rounds, in seconds."""
     requests: int = Field(100, ge=20, le=1_000_000)
-    """Fewest rounds."""
+    """Fewest timed requests to each model in the rounds that are kept."""
     threads: int = Field(1, ge=1, le=1024)
     """Threads of every model."""
     machine: str = ""
-    """Processor and cores."""
+    """One line: processor, instruction set, threads and versions of the runtimes."""
     session: Literal["search", "quiet"] = "search"
     """`search` measures while other trials compute; `quiet` when nothing else of the study runs."""
 
@@ -77,41 +78,53 @@ def predict_split(config: PredictConfig, folder: Path, data: Artifact, model: Ar
     return {"size": measure_size(model.path)}
 
 
-@stage("latency", version=2)
+@stage("latency", version=3)
 def measure_speed(config: LatencyConfig, folder: Path, data: Artifact, model: Artifact, teacher: Artifact) -> Notes:
     """Latency of the model beside the teacher's in the same runtime, and beside the teacher in eager PyTorch."""
     return latency_figures(config, model.path, teacher.path, load_data(data.path).validation.texts)
 
 
-def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: list[str]) -> dict[str, float]:
-    """All latency, throughput and memory fields of `CompressionStageMetrics`, alone on the machine's measuring slot."""
+def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: Sequence[str]) -> dict[str, Any]:
+    """All latency, throughput and memory fields of `CompressionStageMetrics`, alone on the machine's measuring slot.
+
+    And what they are bound to: `machine`, `rounds_repeated`, and `waited_percent`, the share of the rounds' time in
+    which the scheduler gave the core to others.
+    """
     import torch
 
-    seed = SEEDS[config.session]
+    seed, now = SEEDS[config.session], clock(config.threads)
     threads = torch.get_num_threads()
     with node_slot():
         torch.set_num_threads(config.threads)
         try:
             candidate = load_classifier(model, config.threads)
             models: dict[str, Classifier] = {"candidate": candidate, "eager": EagerClassifier(teacher)}
+            baseline = "candidate"
             if model != teacher:
-                models["baseline"] = load_classifier(teacher, config.threads)
-            times = measure_latency(models, texts, seconds=config.seconds, requests=config.requests, seed=seed)
-            per_second = throughput(candidate, texts, config.seconds / 2, seed)
+                baseline = "baseline"
+                models[baseline] = load_classifier(teacher, config.threads)
+            least: dict[str, Any] = {"requests": config.requests, "now": now, "seed": seed}
+            rounds = measure_latency(models, texts, baseline=baseline, seconds=config.seconds, **least)
+            requests = single_requests(candidate, texts, seconds=config.seconds / 4, **least)
+            per_second = throughput(candidate, texts, seconds=config.seconds / 2, threads=config.threads, seed=seed)
             memory = peak_memory_mb(model, texts[:MEMORY_COMMENTS], config.threads)
         finally:
             torch.set_num_threads(threads)
+    times = rounds.times_ms
     low = high = speedup = 1.0  # of the teacher over itself, by definition
     if "baseline" in times:
         speedup, low, high = paired_speedup(times["baseline"], times["candidate"])
     return {
-        **summarise(times["candidate"]),
+        **summarise(requests),
         "throughput_samples_per_sec": per_second,
         "peak_memory_mb": memory,
         "speedup_factor": speedup,
         "speedup_low": low,
         "speedup_high": high,
         "speedup_vs_eager": paired_speedup(times["eager"], times["candidate"])[0],
+        "machine": machine(config.threads),
+        "rounds_repeated": rounds.repeated,
+        "waited_percent": 100.0 * rounds.waited,
     }
 
 
@@ -127,6 +140,8 @@ class CompressionEvaluator:
     tradeoff_weights: tuple[float, float, float] = (0.5, 0.3, 0.2)
     latency: LatencyConfig = field(default_factory=LatencyConfig)
     bootstrap_rounds: int = 2000
+    hold_critical_recall: bool = False
+    """Lower the critical label's threshold, on validation, until the teacher's recall is held."""
 
     @cached_property
     def splits(self) -> dict[str, Split]:
@@ -145,8 +160,19 @@ class CompressionEvaluator:
         return sigmoid(np.load(answered.path / "logits.npy", allow_pickle=False))
 
     def thresholds(self, model: Artifact) -> NDArray[np.float64]:
-        """[labels], tuned on validation in the same way for every model."""
-        return best_label_thresholds(self.splits["validation"].labels, self.probabilities(model, "validation"))
+        """[labels], tuned on validation alike for every model; the critical one lowered where its recall is to hold."""
+        labels, probabilities = self.splits["validation"].labels, self.probabilities(model, "validation")
+        tuned = best_label_thresholds(labels, probabilities)
+        if self.hold_critical_recall and model.key != self.teacher.key:
+            critical = self.label_columns.index(self.limits.critical_label)
+            actual = labels[:, critical] > 0
+            if actual.any():
+                teacher = self.probabilities(self.teacher, "validation")[:, critical]
+                recall = float((teacher >= self.thresholds(self.teacher)[critical])[actual].mean())
+                held = hold_recall_threshold(labels[:, critical], probabilities[:, critical], recall)
+                # Never above the tuned one: recall beyond the teacher's is not given away.
+                tuned[critical] = min(tuned[critical], held.threshold)
+        return tuned
 
     def classification(self, model: Artifact, split: SplitName) -> dict[str, Any]:
         """The classification fields of `CompressionStageMetrics` on a split."""
@@ -186,13 +212,18 @@ class CompressionEvaluator:
             size_compression_ratio=self.size(self.teacher)["model_size_mb"] / size["model_size_mb"],
             **size,
             **quality,
-            **speed,
+            **{name: value for name, value in speed.items() if name in SCALAR_FIELDS},
         )
 
     def speed(self, model: Artifact, session: Literal["search", "quiet"] = "search") -> Notes:
-        """The latency, throughput and memory fields of `CompressionStageMetrics`, once a session and machine."""
-        protocol = self.latency.model_copy(update={"machine": machine(), "session": session})
+        """Latency, throughput, memory and what they are bound to (`measured_on`), once a session and machine."""
+        here = machine(self.latency.threads)
+        protocol = self.latency.model_copy(update={"machine": here, "session": session})
         return self.store.run(measure_speed, protocol, self.data, model, self.teacher).notes
+
+    def measured_on(self, model: Artifact) -> Notes:
+        """What the figures of `speed` are bound to, as columns: `machine`, `rounds_repeated`, `waited_percent`."""
+        return {name: value for name, value in self.speed(model).items() if name not in SCALAR_FIELDS}
 
     def size(self, model: Artifact) -> dict[str, Any]:
         """The size fields of `CompressionStageMetrics`."""

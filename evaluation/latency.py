@@ -1,34 +1,57 @@
 """How long a caller waits: text in, probabilities out, baseline and candidate in turns.
 
-Absolute times drift with the machine's mood; the ratio of two requests on the same comment in the same moment hardly
-does. So a few comments are answered by one model, the same ones at once by the next, and the speed-up is the median of
-the ratios, comment by comment. A few and not one, since a model in production has the processor's caches for itself: a
-model of microseconds that follows one of 20 MB in every request would be timed loading its own code again.
+What one measures on a shared machine is mostly the neighbours. Four things keep them out of the ratio of two models:
+
+- The clock is the calling thread's processor time when models have one thread: what a caller with a core of its own
+  waits for. The wall clock also counts the scheduler's slices, which cut a request of 12 ms many times and one of 40 µs
+  hardly ever: beside two busy processes it called a student 23 times as fast that is 13 times as fast.
+  And the scheduler is asked for long slices (`scheduling`), since a request that was cut finds its caches cold: that
+  alone makes 3 % of a model of 12 ms.
+- The same comments, at even steps of length, are answered in every round by every model, a few by one and then the same
+  few by the next, so that neither the luck of the draw nor a slow moment falls on one model alone. A few and not one,
+  since a model in production has the processor's caches for itself: one of microseconds that follows one of 20 MB in
+  every request would be timed loading its own code again.
+- A round in which the baseline departs from its typical time is thrown away and repeated.
+- Disturbed requests are left out of the comparison (`speedup`).
 """
 
 from __future__ import annotations
 
+import math
 import os
-import platform
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter, perf_counter_ns
+from time import perf_counter, perf_counter_ns, process_time, thread_time_ns
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from scipy.stats import binom
 
+from evaluation.scheduling import long_slices
+from evaluation.speedup import steady_rounds
 from pipeline.runtime import Classifier, sigmoid
 
-WARM_UP, BATCH, BLOCK = 10, 32, 10
+PANEL, BLOCK, BATCH = 12, 3, 32
+TURNS_MS, MOST_REPEATS = 60.0, 100
+FEWEST_ROUNDS = 3
 MILLISECOND = 1e6
 Answer = Callable[[Sequence[str]], object]
+Clock = Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What a measurement in turns has left."""
+
+    times_ms: dict[str, NDArray[np.float64]]
+    """For each model [rounds, repeats, comments]; a fast model answers the panel several times in its turn."""
+    repeated: int
+    """Rounds that were thrown away."""
+    waited: float
+    """Share of the rounds' time, 0 to 1, in which the scheduler gave the core to others; 0 by the wall clock."""
 
 
 @contextmanager
@@ -38,114 +61,128 @@ def node_slot() -> Iterator[None]:
         yield
 
 
-@cache
-def machine() -> str:
-    """Processor and cores: what a latency figure is bound to."""
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    return f"{model}, {os.cpu_count()} cores"
-
-
 def answers(classifier: Classifier) -> Answer:
     """From texts to probabilities, as a caller would ask."""
     return lambda texts: sigmoid(classifier.predict_logits(texts, BATCH))
 
 
+def clock(threads: int) -> Clock:
+    """Nanoseconds: the calling thread's processor time for one thread; several wait for each other, by the wall."""
+    return thread_time_ns if threads == 1 else perf_counter_ns
+
+
+def panel(texts: Sequence[str], size: int = PANEL) -> list[str]:
+    """`size` real comments at the middles of equal shares of `texts` by length, always the same."""
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    return [texts[row] for row in order[((np.arange(size) + 0.5) / size * len(texts)).astype(np.int64)].tolist()]
+
+
 def measure_latency(
-    models: dict[str, Classifier], texts: Sequence[str], *, seconds: float, requests: int, seed: int
-) -> dict[str, NDArray[np.float64]]:
-    """Single requests in rounds: the same few comments are answered by every model in turn, in an order that changes.
+    models: Mapping[str, Classifier],
+    texts: Sequence[str],
+    *,
+    baseline: str,
+    seconds: float,
+    requests: int,
+    now: Clock,
+    seed: int,
+) -> Rounds:
+    """Single requests in rounds: the panel of comments is answered by every model in turn, in an order that changes.
 
     Args:
         models: by name; all of them are in every round.
-        texts: real comments, drawn at random with replacement, `BLOCK` for each round.
-        seconds: shortest time that the rounds take together.
-        requests: fewest requests to each model.
-        seed: of the draw and the orders.
-
-    Returns:
-        For each model its times in milliseconds, [requests]; the same index is the same comment.
+        texts: real comments, from which the panel is taken.
+        baseline: the model whose departure from its typical time condemns a round.
+        seconds: shortest time that the rounds take together, by the wall clock.
+        requests: fewest requests to each model in rounds that are kept. After twice as many the measurement ends even
+            so: on a machine that never rests most rounds are typical of it.
+        now: the clock, in nanoseconds.
+        seed: of the orders.
     """
     generator = np.random.default_rng(seed)
+    comments = panel(texts)
     ask = {name: answers(model) for name, model in models.items()}
-    names = list(models)
-    for text in generator.choice(len(texts), size=WARM_UP):
-        for name in names:
-            ask[name]([texts[text]])
-    times: dict[str, list[int]] = {name: [] for name in names}
-    started = perf_counter()
-    while perf_counter() - started < seconds or len(times[names[0]]) < requests:
-        comments = [[texts[row]] for row in generator.choice(len(texts), size=BLOCK)]
-        for index in generator.permutation(len(names)):
-            name = names[index]
-            answer, measured = ask[name], times[name]
-            for comment in comments:
-                begin = perf_counter_ns()
-                answer(comment)
-                measured.append(perf_counter_ns() - begin)
-    return {name: np.array(values) / MILLISECOND for name, values in times.items()}
+    warm = {name: _turn(answer, comments[::2], 2, now) for name, answer in ask.items()}
+    repeats = {name: _repeats(times) for name, times in warm.items()}
+    rounds: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
+    fewest = max(math.ceil(requests / PANEL), FEWEST_ROUNDS)
+    started, computed = perf_counter(), thread_time_ns()
+    with long_slices():
+        while True:
+            for name, times in _round(ask, comments, repeats, now, generator).items():
+                rounds[name].append(times)
+            elapsed = perf_counter() - started
+            kept = steady_rounds(np.median(np.stack(rounds[baseline]), axis=1))
+            if elapsed >= seconds and (kept.sum() >= fewest or len(kept) >= 2 * fewest):
+                break
+    waited = 1.0 - (thread_time_ns() - computed) / 1e9 / elapsed if now is thread_time_ns else 0.0
+    return Rounds({name: np.stack(all_)[kept] for name, all_ in rounds.items()}, int((~kept).sum()), max(waited, 0.0))
 
 
-def throughput(model: Classifier, texts: Sequence[str], seconds: float, seed: int) -> float:
-    """Comments per second in batches of 32 real comments."""
+def single_requests(
+    model: Classifier, texts: Sequence[str], *, seconds: float, requests: int, now: Clock, seed: int
+) -> NDArray[np.float64]:
+    """Times of single requests with comments drawn at random, with replacement, in milliseconds, [requests]."""
     generator = np.random.default_rng(seed)
     ask = answers(model)
+    ask([texts[0]])
+    times: list[int] = []
+    started = perf_counter()
+    with long_slices():
+        while perf_counter() - started < seconds or len(times) < requests:
+            comment = [texts[int(generator.integers(len(texts)))]]
+            begin = now()
+            ask(comment)
+            times.append(now() - begin)
+    return np.array(times) / MILLISECOND
+
+
+def throughput(model: Classifier, texts: Sequence[str], *, seconds: float, threads: int, seed: int) -> float:
+    """Comments per second in batches of 32 real comments; of one core's time for one thread, else by the wall clock."""
+    generator = np.random.default_rng(seed)
+    ask = answers(model)
+    now = process_time if threads == 1 else perf_counter  # the tokenizer splits a batch among threads of its own
     ask(list(texts[:BATCH]))
-    answered, started = 0, perf_counter()
-    while (elapsed := perf_counter() - started) < seconds:
-        ask([texts[i] for i in generator.choice(len(texts), size=BATCH)])
+    answered, used, started = 0, 0.0, perf_counter()
+    while perf_counter() - started < seconds:
+        batch = [texts[i] for i in generator.choice(len(texts), size=BATCH).tolist()]
+        begin = now()
+        ask(batch)
+        used += now() - begin
         answered += BATCH
-    return answered / elapsed
+    return answered / used
 
 
-def paired_speedup(
-    baseline_ms: NDArray[np.float64], candidate_ms: NDArray[np.float64], confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """Median ratio baseline / candidate over neighbouring requests, with its interval.
-
-    The interval is the distribution-free one of a median: the order statistics whose ranks a binomial(n, 1/2) leaves
-    out with probability 1 - confidence (Conover 1999, Practical Nonparametric Statistics, section 3.2).
-
-    Args:
-        baseline_ms: [rounds].
-        candidate_ms: [rounds], of the same comments.
-        confidence: of the two-sided interval.
-
-    Returns:
-        Median, lower and upper bound.
-    """
-    ratios = np.sort(np.log(baseline_ms) - np.log(candidate_ms))
-    rank = max(int(binom.ppf((1.0 - confidence) / 2.0, len(ratios), 0.5)), 1)
-    values = np.exp([np.median(ratios), ratios[rank - 1], ratios[len(ratios) - rank]])
-    return float(values[0]), float(values[1]), float(values[2])
+def _round(
+    ask: Mapping[str, Answer],
+    comments: Sequence[str],
+    repeats: Mapping[str, int],
+    now: Clock,
+    generator: np.random.Generator,
+) -> dict[str, NDArray[np.float64]]:
+    """Times of every model on the whole panel, [repeats, comments], a block of comments after the other."""
+    names = list(ask)
+    times = {name: np.empty((repeats[name], len(comments))) for name in names}
+    for block in generator.permutation(len(comments)).reshape(-1, BLOCK):
+        asked = [comments[row] for row in block.tolist()]
+        for index in generator.permutation(len(names)):
+            name = names[index]
+            times[name][:, block] = _turn(ask[name], asked, repeats[name], now)
+    return times
 
 
-def summarise(times_ms: NDArray[np.float64]) -> dict[str, float]:
-    """Mean and percentiles of single requests, in milliseconds."""
-    p50, p95, p99 = np.percentile(times_ms, [50, 95, 99])
-    return {
-        "latency_mean_ms": float(times_ms.mean()),
-        "latency_p50_ms": float(p50),
-        "latency_p95_ms": float(p95),
-        "latency_p99_ms": float(p99),
-    }
+def _turn(answer: Answer, comments: Sequence[str], repeats: int, now: Clock) -> NDArray[np.float64]:
+    """Milliseconds of single requests, [repeats, comments]."""
+    times = np.empty((repeats, len(comments)))
+    asked = [[comment] for comment in comments]
+    for repeat in range(repeats):
+        for row, comment in enumerate(asked):
+            begin = now()
+            answer(comment)
+            times[repeat, row] = now() - begin
+    return times / MILLISECOND
 
 
-def peak_memory_mb(folder: Path, texts: Sequence[str], threads: int) -> float:
-    """Peak resident set of a fresh process that loads the model and answers `texts`, above the size before it, MiB."""
-    program = Path(__file__).with_name("memory_probe.py")
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(program), str(folder), str(threads)],
-        input="\0".join(texts),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])},
-    )
-    if done.returncode:
-        raise RuntimeError(f"peak memory of {folder} could not be measured: {done.stderr.strip()[-500:]}")
-    return float(done.stdout.split()[-1])
+def _repeats(turn_ms: NDArray[np.float64]) -> int:
+    """How often a model answers a comment in its turn, so that one of microseconds is timed for long enough."""
+    return min(max(math.floor(TURNS_MS / (float(turn_ms.min(axis=0).mean()) * PANEL)), 1), MOST_REPEATS)

@@ -1,4 +1,4 @@
-"""Run by `latency.peak_memory_mb` in a fresh process: load a model, answer the comments on stdin, print MiB."""
+"""Run by `memory.peak_memory_mb` in a fresh process: load a model, answer the comments on stdin, print MiB."""
 
 from __future__ import annotations
 

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, hamming_loss, recall_score, roc_auc_score
 
-from evaluation.evaluator import CompressionEvaluator, LatencyConfig
+from evaluation.environment import machine
+from evaluation.evaluator import CompressionEvaluator, LatencyConfig, measure_speed
+from evaluation.records import read_records, write_records
 from evaluation.safety import SafetyLimits
 from evaluation.stage_metrics import CompressionStageMetrics
+from pipeline.cache import artifact_key
 from pipeline.runtime import EagerClassifier, load_classifier
 
 STAGES = {
@@ -177,3 +180,20 @@ def test_a_model_is_measured_once_a_session(measured, evaluator, tiny_pruned):
     quiet = evaluator.speed(tiny_pruned, "quiet")
     assert quiet["latency_mean_ms"] != again.latency_mean_ms and quiet.keys() == evaluator.speed(tiny_pruned).keys()
     assert len(list(evaluator.store.root.glob("latency/*"))) == len(before) + 1
+
+
+def test_figures_are_bound_to_the_machine(measured, evaluator, tiny_int8, tmp_path):
+    about = evaluator.measured_on(tiny_int8)
+    assert about.keys() == {"machine", "rounds_repeated", "waited_percent"}
+    assert about["machine"] == machine(1) and 0 <= about["waited_percent"] < 100
+    assert isinstance(about["rounds_repeated"], int) and about["rounds_repeated"] >= 0
+    rows = [{"stage": "after_quantization", "status": "ok", **measured["tiny_int8"].to_flat_dict(), **about}]
+    write_records(rows, tmp_path / "trials.parquet")
+    stored = read_records(tmp_path / "trials.parquet").iloc[0]
+    assert stored["machine"] == machine(1) and stored["rounds_repeated"] == about["rounds_repeated"]
+
+
+def test_another_machine_or_number_of_threads_is_another_measurement():
+    settings = [{"machine": machine(1)}, {"machine": machine(4)}, {"machine": "another"}]
+    keys = {artifact_key(measure_speed, LatencyConfig(**each), ["model", "teacher"], "data") for each in settings}
+    assert len(keys) == 3

@@ -1,0 +1,96 @@
+"""From the times of rounds to a speed-up with its interval: pure.
+
+Disturbance only ever adds time (Chen and Revels 2016, Robust benchmarking in noisy environments, arXiv:1608.04295), so
+the time of a comment is the lower quartile of its requests, for every model alike: a least time would favour the model
+that is asked more often, a median counts the requests that found their caches cold.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+DEPARTURE_MADS, DEPARTURE = 4.0, math.log(1.03)
+"""A round departs beyond this many median absolute deviations, and never for less than 3 %."""
+RESOLUTION = 0.015
+"""What the rounds of one measurement cannot tell: between measurements, the machine's clock and shared caches change a
+ratio by 1 to 2 % (benchmarks/latency_repeatability.py)."""
+RESAMPLES = 200
+LARGEST = 5_000_000
+"""Numbers that are resampled at a time."""
+
+
+def steady_rounds(baseline_ms: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rounds are typical, [rounds]: at least half of them, and all of one or two.
+
+    A round's departure is the median over its comments of the log ratio to the comment's median over all rounds. It is
+    compared with the median of the departures in median absolute deviations (Leys et al. 2013, Journal of Experimental
+    Social Psychology 49:764), which half of the rounds may spoil without moving it far.
+
+    Args:
+        baseline_ms: [rounds, comments], the same comments in every round.
+    """
+    logs = np.log(baseline_ms)
+    departures = np.median(logs - np.median(logs, axis=0), axis=1)
+    distance = np.abs(departures - np.median(departures))
+    steady: NDArray[np.bool_] = distance <= max(DEPARTURE_MADS * float(np.median(distance)), DEPARTURE)
+    return steady
+
+
+def paired_speedup(
+    baseline_ms: NDArray[np.float64],
+    candidate_ms: NDArray[np.float64],
+    confidence: float = 0.95,
+    resolution: float = RESOLUTION,
+) -> tuple[float, float, float]:
+    """How many times faster the candidate answers, with its interval.
+
+    The geometric mean over comments of the ratio of both models' lower quartiles on that comment. The rounds are
+    resampled whole, each with its baseline and its candidate, since neighbouring requests share the machine's state
+    (cluster bootstrap: Davison and Hinkley 1997, section 3.8); with few rounds the percentiles would be too narrow, so
+    the bootstrap's standard error is widened by Student's t of the number of rounds, and `resolution` is added.
+
+    Args:
+        baseline_ms: [rounds, repeats, comments], above 0.
+        candidate_ms: [rounds, repeats, comments], the same rounds and comments; repeats of its own.
+        confidence: of the two-sided interval.
+        resolution: relative, of the protocol; at least 0.
+
+    Returns:
+        Speed-up, lower and upper bound; of a single round, whose noise nobody knows, 0 and infinity.
+    """
+    baseline, candidate = np.log(baseline_ms), np.log(candidate_ms)
+    rounds = len(baseline)
+    point = float(_log_ratios(baseline[None], candidate[None])[0])
+    if rounds < 2:
+        return math.exp(point), 0.0, math.inf
+    generator = np.random.default_rng(0)
+    draws = generator.integers(rounds, size=(RESAMPLES, rounds))
+    parts = np.array_split(draws, math.ceil(RESAMPLES * (baseline.size + candidate.size) / LARGEST))
+    values = np.concatenate([_log_ratios(baseline[part], candidate[part]) for part in parts if len(part)])
+    error = float(values.std()) * math.sqrt(rounds / (rounds - 1))
+    margin = float(student_t.ppf((1.0 + confidence) / 2.0, rounds - 1)) * error + resolution
+    return math.exp(point), math.exp(point - margin), math.exp(point + margin)
+
+
+def summarise(times_ms: NDArray[np.float64]) -> dict[str, float]:
+    """Mean and percentiles of single requests, in milliseconds."""
+    p50, p95, p99 = np.percentile(times_ms, [50, 95, 99])
+    return {
+        "latency_mean_ms": float(times_ms.mean()),
+        "latency_p50_ms": float(p50),
+        "latency_p95_ms": float(p95),
+        "latency_p99_ms": float(p99),
+    }
+
+
+def _log_ratios(baseline: NDArray[np.float64], candidate: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over comments of the differences of lower quartiles, [resamples]; of resamples of rounds, one more axis."""
+    quartiles = [
+        np.quantile(logs.reshape(len(logs), -1, logs.shape[-1]), 0.25, axis=1) for logs in (baseline, candidate)
+    ]
+    means: NDArray[np.float64] = (quartiles[0] - quartiles[1]).mean(axis=-1)
+    return means
