@@ -66,7 +66,7 @@ class SearchConfig(Config):
     objectives: tuple[
         Literal["f1_macro", "model_size_mb", "latency_ratio", "tradeoff_score", "safe_compression_score"], ...
     ] = Field(("f1_macro", "model_size_mb", "latency_ratio"), min_length=1)
-    """What is optimised: any of f1_macro, model_size_mb, latency_ratio; or tradeoff_score or safe_compression_score alone."""
+    """What is optimised: any of f1_macro, model_size_mb, latency_ratio; or one of the two scores alone."""
     max_seconds: float | None = Field(None, gt=0.0)
     """No trial starts after so many seconds of the run; null for no limit of time."""
     patience: int | None = Field(None, ge=1)
