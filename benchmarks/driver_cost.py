@@ -4,8 +4,8 @@
 
 Ray, Ray Tune, the sampler, the Optuna database, the snapshots of the Parquet files and MLflow are those of a real study
 of the embedded space; only the trial does nothing, and returns a row as large as a real one. The time of a trial is the
-whole time by the number of trials, with as many at a time as there are processors. Where it goes is found by looking at
-the driver's threads a hundred times a second.
+whole time by the number of trials, with as many at a time as there are processors. Where it goes is found by looking
+at the driver's stack a hundred times a second.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -44,7 +47,7 @@ PARTS = {
     "sampler": ("/search/stage_tree/", "/search/sampler.py", "/optuna/samplers/"),
     "snapshots": ("/search/snapshots.py",),
     "our searcher": ("/search/searcher.py", "/search/space.py", "/search/tally.py"),
-    "tracking": ("/search/tracked_study.py", "/cluster/", "/mlflow/"),
+    "tracking": ("/search/tracked_study.py", "/search/run_records.py", "/cluster/tracking", "/mlflow/"),
     "display": ("/search/progress.py",),
 }
 """Where a thread is at: the first part that has a file on its stack."""
@@ -53,14 +56,26 @@ PARTS = {
 def main() -> None:
     """Print a row for each sampler."""
     arguments = parsed()
-    rows = []
-    with TemporaryDirectory() as folder, session("local") as up:
-        for sampler in arguments.sampler:
-            overrides = [f"search.trials={arguments.trials}", f"search.sampler={sampler}", *arguments.set]
-            rows.append(measured(Path(folder) / sampler, overrides, max(1, int(up.cpus))))
+    if len(arguments.sampler) == 1:
+        overrides = [f"search.trials={arguments.trials}", f"search.sampler={arguments.sampler[0]}", *arguments.set]
+        with TemporaryDirectory() as folder, session("local") as up:
+            rows = [measured(Path(folder), overrides, max(1, int(up.cpus)))]
+    else:
+        rows = [row for sampler in arguments.sampler for row in apart(sampler, arguments)]
     show(rows)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+def apart(sampler: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of this program with one sampler, in a process of its own: memory is counted from a fresh start."""
+    with TemporaryDirectory() as folder:
+        figures = Path(folder) / "figures.json"
+        command = [sys.executable, __file__, "--trials", str(arguments.trials), "--sampler", sampler]
+        command += [word for one in arguments.set for word in ("--set", one)]
+        subprocess.run([*command, "--json", str(figures)], check=True, stdout=subprocess.DEVNULL)
+        rows: list[dict[str, Any]] = json.loads(figures.read_text("utf-8"))
+        return rows
 
 
 def measured(folder: Path, overrides: list[str], cpus: int) -> dict[str, Any]:
@@ -80,9 +95,11 @@ def measured(folder: Path, overrides: list[str], cpus: int) -> dict[str, Any]:
         memory.append(resident_bytes())
 
     with TrackedStudy(study, config, run.console) as tracked, Looking() as looking:
-        started, computed = time.perf_counter(), time.process_time()
+        before = time.perf_counter(), time.process_time(), cpu_seconds(os.getpid())
         run.search(study, data_key, ended)
-        seconds, computing = time.perf_counter() - started, time.process_time() - computed
+        after = time.perf_counter(), time.process_time(), cpu_seconds(os.getpid())
+    logged = time.perf_counter()
+    seconds, computing, by_all = (later - earlier for later, earlier in zip(after, before, strict=True))
     trials = len(memory)
     assert_all_ended(study, config)
     warm = min(WARM_TRIALS, trials // 2)
@@ -91,7 +108,9 @@ def measured(folder: Path, overrides: list[str], cpus: int) -> dict[str, Any]:
         "trials": trials,
         "milliseconds_per_trial": 1e3 * seconds / trials,
         "driver_cpu_milliseconds_per_trial": 1e3 * computing / trials,
+        "all_cpu_milliseconds_per_trial": 1e3 * by_all / trials,
         "growth_kb_per_trial": (memory[-1] - memory[warm]) / 1024 / max(1, trials - 1 - warm),
+        "seconds_of_logging_after_the_search": logged - after[0],
         "database_mb": (config.folder / "study.db").stat().st_size / 2**20,
         "milliseconds_by_part": {part: 1e3 * seconds * share / trials for part, share in looking.shares().items()},
     }
@@ -141,14 +160,26 @@ def resident_bytes() -> int:
     return pages * 4096
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process and all below it that live: driver, Ray's own processes and the workers."""
+    ticks: dict[int, tuple[int, int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = status.read_text().rpartition(")")[2].split()
+            ticks[int(status.parent.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
+    family = {pid}
+    while more := {child for child, (parent, _) in ticks.items() if parent in family} - family:
+        family |= more
+    return sum(ticks[one][1] for one in family if one in ticks) / os.sysconf("SC_CLK_TCK")
+
+
 class Looking:
-    """Looks at the stacks of this process's threads while the block runs."""
+    """Looks at the stack of the thread that made it while the block runs."""
 
     def __init__(self) -> None:
-        self._main = threading.get_ident()
+        self._watched = threading.get_ident()
         self._over = threading.Event()
         self._seen: Counter[str] = Counter()
-        self._looks = 0
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> Looking:
@@ -160,18 +191,12 @@ class Looking:
         self._thread.join()
 
     def shares(self) -> dict[str, float]:
-        """Share of the looks that found the main thread in each part, and MLflow's thread at work."""
-        return {part: seen / max(1, self._looks) for part, seen in self._seen.most_common()}
+        """Share of the looks that found the thread in each part."""
+        return {part: seen / self._seen.total() for part, seen in self._seen.most_common()}
 
     def _look(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
-            names = {thread.ident: thread.name for thread in threading.enumerate()}
-            self._looks += 1
-            for ident, frame in sys._current_frames().items():
-                if ident == self._main:
-                    self._seen[part_of(frame)] += 1
-                elif names.get(ident) == "mlflow" and any("/mlflow/" in file for file in files_of(frame)):
-                    self._seen["(beside it) MLflow's thread"] += 1
+            self._seen[part_of(sys._current_frames()[self._watched])] += 1
 
 
 def part_of(frame: FrameType) -> str:
@@ -197,18 +222,21 @@ def files_of(frame: FrameType | None) -> list[str]:
 def show(rows: list[dict[str, Any]]) -> None:
     """The rows as a table, and the parts of each."""
     console = Console()
-    table = Table("sampler", "trials", "ms/trial", "driver CPU ms/trial", "growth KB/trial", "study.db MB")
+    table = Table("sampler", "trials", "ms/trial", "driver CPU ms", "all CPU ms", "growth KB/trial", "study.db MB")
     for row in rows:
         table.add_row(
             row["sampler"],
             str(row["trials"]),
             f"{row['milliseconds_per_trial']:.1f}",
             f"{row['driver_cpu_milliseconds_per_trial']:.1f}",
+            f"{row['all_cpu_milliseconds_per_trial']:.1f}",
             f"{row['growth_kb_per_trial']:.1f}",
             f"{row['database_mb']:.1f}",
         )
     console.print(table)
     for row in rows:
+        rest = row["seconds_of_logging_after_the_search"]
+        console.print(f"{row['sampler']}: MLflow's process needed {rest:.1f} s more after the search", soft_wrap=True)
         parts = ", ".join(f"{part} {ms:.1f}" for part, ms in row["milliseconds_by_part"].items())
         console.print(f"{row['sampler']}, milliseconds a trial by part: {parts}", soft_wrap=True)
 

@@ -5,8 +5,6 @@ What one measures on a shared machine is mostly the neighbours. Four things keep
 - The clock is the calling thread's processor time when models have one thread: what a caller with a core of its own
   waits for. The wall clock also counts the scheduler's slices, which cut a request of 12 ms many times and one of 40 µs
   hardly ever: beside two busy processes it called a student 23 times as fast that is 13 times as fast.
-  And the scheduler is asked for long slices (`scheduling`), since a request that was cut finds its caches cold: that
-  alone makes 3 % of a model of 12 ms.
 - The same comments, at even steps of length, are answered in every round by every model, a few by one and then the same
   few by the next, so that neither the luck of the draw nor a slow moment falls on one model alone. A few and not one,
   since a model in production has the processor's caches for itself: one of microseconds that follows one of 20 MB in
@@ -30,7 +28,6 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from evaluation.scheduling import long_slices
 from evaluation.speedup import steady_rounds
 from pipeline.runtime import Classifier, sigmoid
 
@@ -107,14 +104,13 @@ def measure_latency(
     rounds: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
     fewest = max(math.ceil(requests / PANEL), FEWEST_ROUNDS)
     started, computed = perf_counter(), thread_time_ns()
-    with long_slices():
-        while True:
-            for name, times in _round(ask, comments, repeats, now, generator).items():
-                rounds[name].append(times)
-            elapsed = perf_counter() - started
-            kept = steady_rounds(np.median(np.stack(rounds[baseline]), axis=1))
-            if elapsed >= seconds and (kept.sum() >= fewest or len(kept) >= 2 * fewest):
-                break
+    while True:
+        for name, times in _round(ask, comments, repeats, now, generator).items():
+            rounds[name].append(times)
+        elapsed = perf_counter() - started
+        kept = steady_rounds(np.median(np.stack(rounds[baseline]), axis=1))
+        if elapsed >= seconds and (kept.sum() >= fewest or len(kept) >= 2 * fewest):
+            break
     waited = 1.0 - (thread_time_ns() - computed) / 1e9 / elapsed if now is thread_time_ns else 0.0
     return Rounds({name: np.stack(all_)[kept] for name, all_ in rounds.items()}, int((~kept).sum()), max(waited, 0.0))
 
@@ -128,12 +124,11 @@ def single_requests(
     ask([texts[0]])
     times: list[int] = []
     started = perf_counter()
-    with long_slices():
-        while perf_counter() - started < seconds or len(times) < requests:
-            comment = [texts[int(generator.integers(len(texts)))]]
-            begin = now()
-            ask(comment)
-            times.append(now() - begin)
+    while perf_counter() - started < seconds or len(times) < requests:
+        comment = [texts[int(generator.integers(len(texts)))]]
+        begin = now()
+        ask(comment)
+        times.append(now() - begin)
     return np.array(times) / MILLISECOND
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a fixed column changes its name, type or meaning."""
 VERSION_KEY = "schema_version"
 
@@ -76,6 +76,9 @@ _METRICS: dict[str, Any] = {
         ),
         _FLOAT,
     ),
+    "machine": _STRING,
+    "rounds_repeated": _INTEGER,
+    "waited_percent": _FLOAT,
 }
 _JUDGEMENT: dict[str, Any] = {
     "tradeoff_score": _FLOAT,
@@ -116,6 +119,9 @@ RUN_DEPENDENT = (
     "speedup_low",
     "speedup_high",
     "speedup_vs_eager",
+    "machine",
+    "rounds_repeated",
+    "waited_percent",
     "tradeoff_score",
 )
 """Columns that depend on the run and not on the model alone; `tradeoff_score` contains the speed-up."""

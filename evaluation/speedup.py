@@ -15,9 +15,10 @@ from scipy.stats import t as student_t
 
 DEPARTURE_MADS, DEPARTURE = 4.0, math.log(1.03)
 """A round departs beyond this many median absolute deviations, and never for less than 3 %."""
-RESOLUTION = 0.015
-"""What the rounds of one measurement cannot tell: between measurements, the machine's clock and shared caches change a
-ratio by 1 to 2 % (benchmarks/latency_repeatability.py)."""
+RESOLUTION = (0.01, 0.006)
+"""What the rounds of one measurement cannot tell, relative: a part for any pair, and one for each power of e by which
+the models differ. With every core busy, processor and caches are slower than at rest, and more so for large models:
+ratios of 1.4, 15 and 370 moved by 0, 2 and 3 % (benchmarks/latency_repeatability.py)."""
 RESAMPLES = 200
 LARGEST = 5_000_000
 """Numbers that are resampled at a time."""
@@ -44,7 +45,7 @@ def paired_speedup(
     baseline_ms: NDArray[np.float64],
     candidate_ms: NDArray[np.float64],
     confidence: float = 0.95,
-    resolution: float = RESOLUTION,
+    resolution: tuple[float, float] = RESOLUTION,
 ) -> tuple[float, float, float]:
     """How many times faster the candidate answers, with its interval.
 
@@ -57,7 +58,7 @@ def paired_speedup(
         baseline_ms: [rounds, repeats, comments], above 0.
         candidate_ms: [rounds, repeats, comments], the same rounds and comments; repeats of its own.
         confidence: of the two-sided interval.
-        resolution: relative, of the protocol; at least 0.
+        resolution: of the protocol, see `RESOLUTION`; both at least 0.
 
     Returns:
         Speed-up, lower and upper bound; of a single round, whose noise nobody knows, 0 and infinity.
@@ -72,7 +73,9 @@ def paired_speedup(
     parts = np.array_split(draws, math.ceil(RESAMPLES * (baseline.size + candidate.size) / LARGEST))
     values = np.concatenate([_log_ratios(baseline[part], candidate[part]) for part in parts if len(part)])
     error = float(values.std()) * math.sqrt(rounds / (rounds - 1))
-    margin = float(student_t.ppf((1.0 + confidence) / 2.0, rounds - 1)) * error + resolution
+    margin = (
+        float(student_t.ppf((1.0 + confidence) / 2.0, rounds - 1)) * error + resolution[0] + resolution[1] * abs(point)
+    )
     return math.exp(point), math.exp(point - margin), math.exp(point + margin)
 
 

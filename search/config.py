@@ -77,6 +77,8 @@ class SearchConfig(Config):
     """How far beyond a safety limit a student's drop may be before its trial stops ahead of pruning."""
     points: tuple[dict[str, str | int | float], ...] = ()
     """Settings of the first trials, as `distil.method: none`; the sampler suggests what a point leaves out."""
+    warm_start: tuple[str, ...] = ()
+    """Earlier studies, as a results folder or its `trials.parquet`: what is on their fronts follows the points."""
 
     @model_validator(mode="after")
     def _objectives_fit(self) -> Self:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ import optuna
 import pandas as pd
 import ray
 
-from evaluation.environment import environment
-from evaluation.front import front_rows
 from evaluation.records import read_records, write_records
 from evaluation.report import write_report
 from search.config import StudyConfig
 from search.finish import flips_of, front_within_noise, measure_again, test_figures
 from search.searcher import ENDED, QUIET, collected_rows
+from search.snapshots import RecordFiles, front_of
 from search.trial import Row
 from search.worker import with_bench
 
@@ -47,8 +45,7 @@ class Ending:
     """The end of a study, inside its Ray session."""
 
     config: StudyConfig
-    report: Mapping[str, Any]
-    """What preparing the comments reported."""
+    files: RecordFiles
     data_key: str
     say: Callable[[str], None]
     rows_with_test: list[Row] = field(default_factory=list)
@@ -75,7 +72,7 @@ class Ending:
         self.rows_with_test = [*front, *references]
         teacher, floor = (row["test_f1_macro"] for row in references)
         self.say(f"macro F1 on test: teacher {teacher:.4f}, classical floor {floor:.4f}")
-        folder, metadata = self.config.folder, self._metadata()
+        folder, metadata = self.config.folder, self.files.metadata
         write_records(references, folder / "references.parquet", metadata=metadata)
         self._on_worker(flips_of, front).save(folder / "flips.parquet")
         within = self._within_noise(collected_rows(study))
@@ -106,23 +103,9 @@ class Ending:
 
     def _write(self, study: optuna.Study, front: list[Row], more: list[Path], finished: bool = False) -> Outcome:
         """Write the Parquet files, and every table and figure from them."""
-        trials, best = self.config.folder / "trials.parquet", self.config.folder / "front.parquet"
-        write_records(collected_rows(study), trials, metadata=self._metadata())
-        write_records(front, best, metadata=self._metadata())
-        files = [trials, best, *more, *write_report(self.config.folder)]
-        return Outcome(read_records(trials), read_records(best), files, finished)
-
-    def _metadata(self) -> dict[str, str]:
-        """What the report needs to know beside the rows."""
-        return {
-            "study": self.config.study,
-            "preset": self.config.preset,
-            "critical_label": self.config.critical_label,
-            "label_columns": json.dumps(self.config.data.label_columns, ensure_ascii=False),
-            "synthetic": json.dumps(bool(self.report["synthetic"])),
-            "data": json.dumps(self.report, ensure_ascii=False, default=str),
-            "environment": json.dumps(environment(), ensure_ascii=False),
-        }
+        trials, best = self.files.write(collected_rows(study), front)
+        written = [trials, best, *more, *write_report(self.config.folder)]
+        return Outcome(read_records(trials), read_records(best), written, finished)
 
 
 def _counts(rows: list[Row]) -> str:
@@ -130,10 +113,3 @@ def _counts(rows: list[Row]) -> str:
     models = [row for row in rows if row["status"] != "failed"]
     new = {row["trial"] for row in models} - {None}
     return f"{len(models)} different models measured, {len(new)} trials with new ones, {len(rows) - len(models)} failed"
-
-
-def front_of(rows: list[Row]) -> list[Row]:
-    """The rows on either front, with `on_front` and `on_safe_front`, smallest model first."""
-    marked = front_rows(pd.DataFrame(rows))
-    flags = zip(marked.index, marked["on_front"], marked["on_safe_front"], strict=True)
-    return [{**rows[index], "on_front": bool(on), "on_safe_front": bool(safe)} for index, on, safe in flags]

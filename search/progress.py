@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from evaluation.chains import describe_chain
-from search.searcher import ParetoSearcher
+from search.searcher import ERROR, ROWS, ParetoSearcher
 from search.trial import Row
 from search.wording import duration
 
@@ -29,6 +29,7 @@ class Progress(Callback):
         self._started = time.monotonic()
         self._ended = self._failed = 0
         self._running: dict[str, tuple[int, str]] = {}
+        self._last_row: dict[str, Row] = {}
         self._live = Live(console=console, refresh_per_second=1, get_renderable=self._table, transient=True)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -51,7 +52,9 @@ class Progress(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """The trial reached its next stage."""
+        """The trial reached its next stage, or reports all its rows."""
+        if rows := result.get(ROWS):
+            self._last_row[trial.trial_id] = rows[-1]
         if result.get("at_stage"):
             self._running[trial.trial_id] = (trial.config["number"], result["at_stage"])
 
@@ -61,14 +64,14 @@ class Progress(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial raised, or its worker died."""
-        self._end(trial, (trial.last_result or {}).get("error") or "its worker died")
+        self._end(trial, (trial.last_result or {}).get(ERROR) or "its worker died")
 
     def _end(self, trial: Any, error: str | None) -> None:
         self._running.pop(trial.trial_id, None)
         self._ended += 1
         self._failed += error is not None
-        rows: list[Row] = (trial.last_result or {}).get("rows") or []
-        told = f"failed: {error.splitlines()[-1]}" if error else _in_words(rows[-1]) if rows else "no model"
+        row = self._last_row.pop(trial.trial_id, None)
+        told = f"failed: {error.splitlines()[-1]}" if error else _in_words(row) if row else "no model"
         self._say(f"{self._done:>4}/{self._total}  trial {trial.config['number']}: {told}")
         if not self._console.is_terminal:
             tally = self._searcher.tally

@@ -8,7 +8,8 @@ with its error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -18,6 +19,7 @@ from ray.tune.search import Searcher
 from search.budget import Budget
 from search.config import StudyConfig
 from search.space import Space
+from search.study_database import StudyDatabase
 from search.tally import Tally
 from search.trial import Row, constraints, objectives
 
@@ -45,11 +47,14 @@ class ParetoSearcher(Searcher):
         self._open: dict[str, Trial] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self.tally = Tally()
+        self.ended = 0
+        """Trials that have ended, those of an earlier run included."""
         self._budget = Budget(config.search)
         self.tally.add(study.user_attrs.get(REFERENCES, []))
         known = study.get_trials(deepcopy=False)
         for trial in known:
             if trial.state in ENDED:
+                self.ended += 1
                 self._count(trial.user_attrs.get(ROWS, []))
         self._begun = sum(trial.state != TrialState.WAITING for trial in known)
         self._unfinished = [Trial(study, trial._trial_id) for trial in known if trial.state == TrialState.RUNNING]
@@ -92,11 +97,11 @@ class ParetoSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the Optuna study how the trial ended."""
-        last = self._last.pop(trial_id, None) or {}
+        last = self._last.pop(trial_id, {})
         trial = self._open.pop(trial_id, None)
         if trial is None:
             return
-        report = result or last
+        report = last | (result or {})  # Tune keeps less of the last report than came with it
         rows: list[Row] = list(report.get(ROWS) or [])
         problem = report.get(ERROR)
         if error and not problem:
@@ -104,6 +109,7 @@ class ParetoSearcher(Searcher):
         trial.set_user_attr(CURVES, list(report.get(CURVES) or []))
         finish_trial(self.study, trial, self._config, rows, problem)
         ended = self.study._storage.get_trial(trial._trial_id)
+        self.ended += 1
         self._count(ended.user_attrs.get(ROWS, []))
         self._on_end(ended)
 
@@ -165,12 +171,22 @@ def collected_rows(study: optuna.Study) -> list[Row]:
     return kept
 
 
+@contextmanager
+def opened(config: StudyConfig, sampler: optuna.samplers.BaseSampler) -> Iterator[optuna.Study]:
+    """`open_study` while the block runs; after it `study.db` is one whole file."""
+    study = open_study(config, sampler)
+    try:
+        yield study
+    finally:
+        study._storage.close()  # type: ignore[attr-defined]  # a StudyDatabase
+
+
 def open_study(config: StudyConfig, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
     """The Optuna study of `study.db`, made if it is not there, with the study's points as its first trials."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=config.study,
-        storage=f"sqlite:///{config.folder.resolve() / 'study.db'}",
+        storage=StudyDatabase(config.folder.resolve() / "study.db"),
         sampler=sampler,
         directions=["minimize" if name in MINIMISED else "maximize" for name in config.search.objectives],
         load_if_exists=True,

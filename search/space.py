@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import DistilConfig, PruneConfig, QuantizeConfig, StageConfig
-from search.compatibility import allowed, obstacle, teacher_shape
+from search.compatibility import DECIDING, allowed, obstacle, teacher_shape
 from search.config import STAGES, Choices, Range, Setting, StudyConfig, exact
 from search.model_folder import model_digest, model_folder
 
 if TYPE_CHECKING:
     from search.stage_tree.chains import Suggesting
+
+
+MOST_QUESTIONS = 20_000
+"""Remembered at a time."""
+
+
+@dataclass
+class _Question:
+    """What a space asks next, which hangs on the deciding answers alone: samplers that try many chains ask often."""
+
+    fixed: dict[str, Any]
+    """Settings that go without asking, before the question."""
+    key: str | None = None
+    name: str = ""
+    setting: Setting = None
+    decides: bool = False
+    after: dict[Any, _Question] = field(default_factory=dict)
+    """The next question by the answer; by None where the answer decides nothing."""
 
 
 class Space:
@@ -23,13 +42,38 @@ class Space:
     def __init__(self, config: StudyConfig) -> None:
         self._settings = {stage: config.settings(stage) for stage in STAGES}
         self._teacher = teacher_shape(config)
+        self._start, self._questions = self._next({}), 1
 
     def suggest(self, trial: Suggesting) -> dict[str, Any]:
         """Every setting that the suggested methods use, by `stage.name`; fixed ones are included, not suggested."""
         params: dict[str, Any] = {}
+        question = self._start
+        while True:
+            params.update(question.fixed)
+            if question.key is None:
+                return params
+            params[question.key] = value = _suggest(trial, question.name, question.setting)
+            answer = value if question.decides else None
+            if answer not in question.after:
+                question.after[answer] = self._next(params)
+                self._questions += 1
+            question = question.after[answer]
+            if self._questions > MOST_QUESTIONS:
+                self._start, self._questions = self._next({}), 1
+
+    def _next(self, answered: Mapping[str, Any]) -> _Question:
+        """The first searched setting that counts after these, and the fixed ones on the way to it."""
+        params: dict[str, Any] = {}
+        fixed: dict[str, Any] = {}
         for key, setting in self._used(params):
-            params[key] = _suggest(trial, self._name(key, setting), setting)
-        return params
+            if key in answered:
+                params[key] = answered[key]
+            elif isinstance(setting, Choices | Range):
+                words = isinstance(setting, Choices) and any(isinstance(choice, str) for choice in setting.choices)
+                return _Question(fixed, key, self._name(key, setting), setting, words or key in DECIDING)
+            else:
+                params[key] = fixed[key] = setting
+        return _Question(fixed)
 
     def named(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of a point under the names by which `suggest` asks for them there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from search.config import Choices, StudyConfig
 from search.model_folder import check_paths, resolve
 from search.space import point_problems
 from search.study_file import differences, load_study, to_yaml
+from search.warm_start import earlier_fronts, warm_started
 
 STUDY_FILE = "study.yaml"
 
@@ -24,7 +26,9 @@ def checked(study: Path | None, overrides: Sequence[str], resume: bool) -> tuple
         InputError: with every problem of the study file, the paths, the data and the folder to resume.
     """
     config = load_study(study, overrides)
-    problems = check_paths(config) + compatibility_problems(config) + point_problems(config)
+    begun = resume and (config.folder / STUDY_FILE).is_file()
+    fronts, unread = ({}, []) if begun else earlier_fronts(config)
+    problems = check_paths(config) + compatibility_problems(config) + point_problems(config) + unread
     data = None
     try:
         data = prepare(config.data, config.teacher.folds)
@@ -32,10 +36,23 @@ def checked(study: Path | None, overrides: Sequence[str], resume: bool) -> tuple
         problems += error.problems
     if not problems:
         config = resolve(config)
+        config, told = _warm_start_kept(config) if begun else warm_started(config, fronts)
+        print(*told, sep="\n", end="\n" if told else "")
         problems += resume_problems(config) if resume else []
     if problems or data is None:
         raise InputError(problems)
     return config, data
+
+
+def _warm_start_kept(config: StudyConfig) -> tuple[StudyConfig, list[str]]:
+    """A study that goes on with its warm start as it was: the earlier study may have grown since, or be gone."""
+    if not config.search.warm_start:
+        return config, []
+    with suppress(InputError):  # told by `resume_problems`
+        points = load_study(config.folder / STUDY_FILE).search.points
+        search = config.search.model_copy(update={"points": points, "warm_start": ()})
+        return config.model_copy(update={"search": search}), []
+    return config, []
 
 
 def resume_problems(config: StudyConfig) -> list[str]:

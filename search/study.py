@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import optuna
 import pandas as pd
 import ray
+from optuna.trial import FrozenTrial
 from ray import tune
 from rich.console import Console
 
@@ -16,10 +19,12 @@ from pipeline.cache import Store
 from pipeline.data import Data
 from search.config import StudyConfig
 from search.ending import Ending, Outcome
+from search.lean import LeanTrials
 from search.progress import Progress
 from search.run_records import reference_curves
 from search.sampler import study_sampler
-from search.searcher import REFERENCE_CURVES, REFERENCES, ParetoSearcher, open_study
+from search.searcher import REFERENCE_CURVES, REFERENCES, ParetoSearcher, opened
+from search.snapshots import RecordFiles, Snapshots
 from search.tracked_study import TrackedStudy
 from search.trial import run_trial
 from search.worker import TrialFunction, prepare, run_in_tune
@@ -33,6 +38,8 @@ SHOWN_BY_TUNE = {
     "safety_verdict": "verdict",
     "critical_recall_drop": "recall drop",
 }
+TUNE_STATE_SECONDS = 86_400
+"""How often Tune writes down its own state, which nothing is resumed from: the Optuna study is."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +58,37 @@ class StudyRun:
     def run(self) -> Outcome:
         """Run to the end, taking up what an earlier run of the same study left."""
         store = Store(self.config.store_root)
-        data_key = store.add("data", self.data.fingerprint, self._save_data).key
-        study = open_study(self.config, study_sampler(self.config))
-        with TrackedStudy(study, self.config, self.console) as tracked:
+        data_key = store.add("data", self.data.fingerprint, self.save_data).key
+        with (
+            opened(self.config, study_sampler(self.config)) as study,
+            TrackedStudy(study, self.config, self.console) as tracked,
+        ):
             self._train_references(study, data_key)
             tracked.references()
-            searcher = ParetoSearcher(study, self.config, tracked.trial)
-            if searcher.remaining:
-                self._run_trials(searcher, data_key)
-            ending = Ending(self.config, self.data.report, data_key, self._say)
-            outcome = ending.run(study, searcher.spent)
+            spent = self.search(study, data_key, tracked.trial)
+            ending = Ending(self.config, RecordFiles(self.config, self.data.report), data_key, self._say)
+            outcome = ending.run(study, spent)
             tracked.results(ending.rows_with_test, outcome.files, outcome.finished)
             return outcome
 
-    def _save_data(self, folder: Path) -> dict[str, Any]:
+    def search(self, study: optuna.Study, data_key: str, on_end: Callable[[FrozenTrial], None]) -> str | None:
+        """Run the trials that are left.
+
+        Args:
+            study: with the rows of teacher and floor.
+            data_key: of the data in the store.
+            on_end: told each trial as it ends.
+
+        Returns:
+            why the search ended before it had all its trials, if its budget was spent.
+        """
+        searcher = ParetoSearcher(study, self.config, on_end)
+        if searcher.remaining:
+            self._run_trials(searcher, data_key)
+        return searcher.spent
+
+    def save_data(self, folder: Path) -> dict[str, Any]:
+        """Put the study's data where an artifact of the store is made; what the store notes of it."""
         self.data.save(folder)
         return self.data.report
 
@@ -100,6 +124,7 @@ class StudyRun:
             {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
         )
         progress = Progress(searcher, self.config.search.trials, self.console)
+        snapshots = Snapshots(searcher, RecordFiles(self.config, self.data.report))
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -113,15 +138,19 @@ class StudyRun:
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(self.config.folder.resolve()),
-                callbacks=[progress],
+                callbacks=[progress, snapshots, LeanTrials()],
                 progress_reporter=TableAtTheEnd(
                     metric_columns=SHOWN_BY_TUNE, parameter_columns={"number": "trial"}, max_progress_rows=50
                 ),
                 verbose=1,
             ),
         )
-        with progress.shown():
-            tuner.fit()
+        os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(TUNE_STATE_SECONDS))
+        try:
+            with progress.shown():
+                tuner.fit()
+        finally:
+            snapshots.catch_up()
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)

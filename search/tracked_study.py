@@ -11,7 +11,8 @@ import optuna
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
-from cluster.tracking import Tracker, tracking_place
+from cluster.tracking import tracking_place
+from cluster.tracking_process import TrackerApart
 from search.config import StudyConfig
 from search.run_records import (
     AGAIN,
@@ -39,7 +40,8 @@ class TrackedStudy:
 
     def __init__(self, study: optuna.Study, config: StudyConfig, console: Console) -> None:
         self._study, self._config, self._console = study, config, console
-        self._tracker: Tracker | None = None
+        self._tracker: TrackerApart | None = None
+        self._references: list[Row] = []
 
     def __enter__(self) -> Self:
         """Open the parent run, and log the trials of an earlier run of the study that are not there."""
@@ -49,7 +51,7 @@ class TrackedStudy:
             if TRACKING_ID not in self._study.user_attrs:
                 self._study.set_user_attr(TRACKING_ID, uuid.uuid4().hex)
             study_id = self._study.user_attrs[TRACKING_ID]
-            self._tracker = Tracker(place, study_id, study_record(self._config), self._warn)
+            self._tracker = TrackerApart(place, study_id, study_record(self._config), self._warn)
             for trial in self._study.get_trials(deepcopy=False, states=ENDED):
                 self.trial(trial)
         return self
@@ -71,8 +73,11 @@ class TrackedStudy:
 
     def trial(self, trial: FrozenTrial) -> None:
         """Log a trial that has ended."""
-        if self._tracker:
-            self._tracker.log(trial_record(trial, self._study.user_attrs.get(REFERENCES, [])))
+        if self._tracker is None:
+            return
+        if not self._references:  # a study's attributes are copied whole each time they are asked for
+            self._references = self._study.user_attrs.get(REFERENCES, [])
+        self._tracker.log(trial_record(trial, self._references))
 
     def results(self, rows: Sequence[Row], files: Sequence[Path], finished: bool) -> None:
         """Log what the end has measured anew, the study's counts, and its tables and figures.

@@ -166,6 +166,7 @@ def measure(evaluator: CompressionEvaluator, stage: str, model: Artifact, settin
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **settings,
         **metrics.to_flat_dict(),
+        **evaluator.measured_on(model),
         **evaluator.scores(
             metrics.f1_macro, metrics.critical_f1, metrics.size_compression_ratio, metrics.speedup_factor
         ),

@@ -48,6 +48,11 @@ class Chain:
             parts.append(before)
         return tuple(parts)
 
+    def own(self, stage: str) -> Prefix:
+        """The settings of this stage alone."""
+        at = self.stages.index(stage)
+        return self.prefixes[at][len(self.prefixes[at - 1]) if at else 0 :]
+
 
 class Draw:
     """Answers a space's questions: with a given value where there is one that fits, else at random."""

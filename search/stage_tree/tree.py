@@ -57,6 +57,7 @@ class StageTree:
         self._begun: dict[int, Chain] = {}
         self._ended: set[Prefix] = set()
         self._dead: set[Prefix] = set()
+        self._left_out: set[Prefix] = set()
         self._effects = {stage: Effects(EFFECT_SCALES) for stage in stages}
         self._failures = {stage: Effects((FAILURE_SCALE,)) for stage in stages}
 
@@ -84,7 +85,9 @@ class StageTree:
         parent = self._root
         for stage, prefix, outcome in zip(self._stages, chain.prefixes, outcomes, strict=False):
             known = self._nodes.get(prefix)
-            if known is None and outcome.seconds is not None:
+            if outcome.seconds is None:
+                self._left_out.add(chain.own(stage))
+            elif known is None:
                 self._learn(stage, chain, parent, outcome)
             if outcome.losses is None:
                 return
@@ -121,14 +124,15 @@ class StageTree:
                 node = self._nodes.get(chain.prefixes[index])
                 if node is not None:
                     values[:, row] = np.append(node.losses, node.excess)
+                if node is not None or chain.own(stage) in self._left_out:
                     continue
                 values[:, row] += effect[:, row, :4]
                 losses[:, row, index] = np.where(values[:, row, 3:] <= 0.0, values[:, row, :3], np.inf)
-                seconds[:, row, index] = 10.0 ** np.clip(effect[:, row, 4], -1.0, 5.0) + OVERHEAD_SECONDS
+                seconds[:, row, index] = 10.0 ** np.clip(effect[:, row, 4], -1.0, 5.0)
                 works[:, row, index] = np.where(failing[:, row] > 0.5, 0.0, 1.0 - np.clip(failing[:, row], 0.0, 1.0))
         # Where nothing seems to gain, the cheapest chain with a safe model is tried: it teaches something for little.
         safe = np.isfinite(losses).any(axis=(-1, -2))
-        gain = (self._gain.of(losses) + 1e-9 * safe) * works.prod(axis=-1)
+        gain = (self._gain.of(losses) + 1e-9 * safe + 1e-12) * works.prod(axis=-1)
         return np.asarray(gain / np.maximum(seconds.sum(axis=-1), SHORTEST_SECONDS), dtype=np.float64)
 
     def _learn(self, stage: str, chain: Chain, parent: _Node | None, outcome: StageOutcome) -> None:
@@ -137,7 +141,7 @@ class StageTree:
         if outcome.losses is None or parent is None:
             return
         change = np.array(outcome.losses) - parent.losses
-        seconds = np.log10(max(outcome.seconds or 0.0, SHORTEST_SECONDS))
+        seconds = np.log10((outcome.seconds or 0.0) + OVERHEAD_SECONDS)
         self._effects[stage].add(features, [*change, outcome.excess - parent.excess, seconds])
 
     def _grow(self, prefix: Prefix, node: _Node) -> None:

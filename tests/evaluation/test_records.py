@@ -130,7 +130,7 @@ def test_test_columns_have_the_type_of_what_they_repeat(tmp_path: Path) -> None:
 def test_metadata_is_stored_with_the_version(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.parquet"
     write_records([], path, metadata={"study": "বাংলা", "synthetic": "true"})
-    assert read_metadata(path) == {"study": "বাংলা", "synthetic": "true", "schema_version": "1"}
+    assert read_metadata(path) == {"study": "বাংলা", "synthetic": "true", "schema_version": "2"}
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -17,6 +18,7 @@ from evaluation.records import RUN_DEPENDENT, read_records, write_records
 from search.config import StudyConfig
 from search.sampler import study_sampler
 from search.searcher import QUIET, REFERENCES, ParetoSearcher, collected_rows, open_study
+from search.snapshots import front_of
 from search.study_file import study_from
 
 Row = dict[str, Any]
@@ -56,8 +58,7 @@ def opened() -> Iterator[Callable[[StudyConfig], ParetoSearcher]]:
 
 def _dispose(study: optuna.Study) -> None:
     storage: Any = study._storage
-    storage.remove_session()
-    storage._backend.engine.dispose()
+    storage.close()
 
 
 def row(key: str, **changes: Any) -> Row:
@@ -232,6 +233,78 @@ def test_a_trial_cut_off_while_it_was_suggested_gets_the_same_params(
     resumed = opened(config)
     assert resumed.remaining == 6
     assert resumed.suggest("t0") == expected
+
+
+BAD: dict[str, tuple[dict[str, Any] | None, bool]] = {
+    "infeasible": (
+        {"rows": [row("unsafe", f1_macro=0.99, model_size_mb=0.01, f1_drop=0.2, safety_verdict="unsafe")]},
+        False,
+    ),
+    "NaN": ({"rows": [row("nan", f1_macro=math.nan, model_size_mb=0.01)]}, False),
+    "null": ({"rows": [row("null", speedup_factor=None, model_size_mb=0.01)]}, False),
+    "raised": ({"rows": [], "error": "ValueError: torn"}, True),
+    "died": (None, True),
+}
+"""How a trial ends that must not count, and whether Tune calls it an error; their models are the smallest of all."""
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsgaii", "gp", "stage_tree"])
+def test_what_is_infeasible_nan_or_crashed_is_never_feasible_running_or_on_a_front(
+    sampler: str, config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    """Good trials and bad ones of each kind, a kill in the middle of them all, and the same again after it."""
+    search = config.search.model_copy(update={"sampler": sampler, "trials": 4 * len(BAD) + 2})
+    config = config.model_copy(update={"search": search, "distil": {**config.distil, "method": "logit"}})
+    killed = opened(config)
+    teacher = row("teacher", stage="baseline", f1_macro=0.9, model_size_mb=90.0, speedup_factor=1.0)
+    references = [teacher, row("floor", stage="classical")]
+    killed.study.set_user_attr(REFERENCES, references)
+
+    def end(searcher: ParetoSearcher, trial_id: str, kind: str, name: str) -> None:
+        report, error = BAD.get(kind, ({"rows": [row("good", f1_macro=0.87, model_size_mb=1.0)]}, False))
+        rows = [one | {"model_key": f"{one['model_key']} {name}"} for one in (report or {}).get("rows", [])]
+        if report is not None:
+            searcher.on_trial_result(trial_id, report | {"rows": rows})
+        searcher.on_trial_complete(trial_id, None if error else {"rows": rows}, error)
+
+    numbers: dict[str, dict[str, int]] = {}
+    kinds = ["good", *BAD]
+    for run in ("killed", "resumed"):
+        searcher = killed if run == "killed" else opened(config)
+        for kind in kinds:
+            suggested = searcher.suggest(f"{run} {kind}")
+            assert isinstance(suggested, dict)
+            numbers.setdefault(kind, {})[run] = suggested["number"]
+        for kind in kinds if run == "resumed" else kinds[:3]:
+            end(searcher, f"{run} {kind}", kind, run)
+
+    number = {kind: numbers[kind]["resumed"] for kind in kinds} | {
+        f"old {kind}": numbers[kind]["killed"] for kind in kinds
+    }
+    # Those that the kill cut off were taken up first, under the names of others.
+    assert [number[kind] for kind in kinds[:3]] == [number[f"old {kind}"] for kind in kinds[3:]]
+    good = {number["good"], number["old good"]}
+    feasible_state = {number["infeasible"], number["old infeasible"]} | good
+    assert states(config) == {
+        index: "COMPLETE" if index in feasible_state else "FAIL" for index in range(len(states(config)))
+    }
+    for study in (searcher.study, opened(config).study):
+        assert {trial.number for trial in study.best_trials} == good
+        feasible = {
+            trial.number
+            for trial in study.get_trials(states=(TrialState.COMPLETE,))
+            if all(value <= 0 for value in trial.constraints.values())
+        }
+        assert feasible == good
+        front = front_of(collected_rows(study))
+        assert {one["model_key"] for one in front} == {"good killed", "good resumed", "teacher"}
+    assert opened(config).tally.front == len({(one["f1_macro"], one["model_size_mb"]) for one in front})
+    assert opened(config).remaining == search.trials - len(states(config))
+    if sampler == "stage_tree":
+        tree = searcher.study.sampler.tree  # type: ignore[attr-defined]
+        generator = np.random.default_rng(0)
+        near = {tree.random_prefix(generator, near_front=True)["distil.alpha"] for _ in range(50)}
+        assert near <= {searcher.study.trials[index].params["distil.alpha"] for index in good}
 
 
 def test_a_resumed_study_may_ask_for_more_trials_or_fewer(

@@ -111,8 +111,12 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "finite",
     ),
     ({"search": {"trials": 0}}, "search.trials=0: must be at least 1", "Trials of the study"),
-    ({"search": {"sampler": "grid"}}, "search.sampler='grid': must be 'tpe', 'nsgaii', 'gp' or 'random'", "Optuna"),
-    ({"search": {"objectives": []}}, "search.objectives=[]: must not be empty", "tradeoff_score alone"),
+    (
+        {"search": {"sampler": "grid"}},
+        "search.sampler='grid': must be 'stage_tree', 'tpe', 'nsgaii', 'gp' or 'random'",
+        "Optuna",
+    ),
+    ({"search": {"objectives": []}}, "search.objectives=[]: must not be empty", "one of the two scores alone"),
     ({"search": {"objectives": ["speed"]}}, "search.objectives[0]='speed': must be 'f1_macro', 'model_size_mb'", ""),
     (
         {"search": {"objectives": ["f1_macro", "tradeoff_score"]}},

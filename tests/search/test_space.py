@@ -162,6 +162,21 @@ def test_every_suggestion_builds_the_configs_it_stands_for(raw: dict[str, Any], 
                 assert value == wanted
 
 
+@settings(max_examples=60, deadline=None)
+@given(raw=spaces, seed=st.integers(0, 2**16))
+def test_a_space_that_was_asked_before_asks_the_same(raw: dict[str, Any], seed: int) -> None:
+    """What it remembers of earlier chains must hang on nothing that differs between them."""
+    config = study_from(raw)
+    assume(not compatibility_problems(config))
+    remembering = Space(config)
+    for index in range(12):
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed + index))
+        again = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed + index))
+        trial, other = study.ask(), again.ask()
+        assert list(remembering.suggest(trial).items()) == list(Space(config).suggest(other).items())
+        assert trial.distributions == other.distributions and trial.params == other.params
+
+
 def test_points_are_checked_against_the_space() -> None:
     raw = {
         "data": {"path": "embedded"},

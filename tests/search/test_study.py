@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from evaluation.records import FIXED, RUN_DEPENDENT, read_records
+from pipeline.cache import Store
 
 pytestmark = pytest.mark.e2e
 
+SMOKE = Path(__file__).parents[2] / "search" / "studies" / "smoke.yaml"
 NULLABLE = {"trial", "parent_key", "error", "num_trainable_params", "prunable_sparsity_percent", "positives_needed"}
 """Teacher and floor have no trial and no parent; the others are not of every format, or not of every verdict."""
 
@@ -102,6 +106,56 @@ def test_a_second_run_with_the_same_store_trains_nothing(smoke_runs: Any) -> Non
     assert second["cache_hit"].all()
     pd.testing.assert_frame_equal(first.drop(columns=[*RUN_DEPENDENT]), second.drop(columns=[*RUN_DEPENDENT]))
     assert first["stage_seconds"].tolist() == second["stage_seconds"].tolist(), "as long as it took when it ran"
+
+
+def slow_trial() -> Any:
+    """A trial that takes a moment and returns one row, better in one thing than all before; local, as in conftest."""
+
+    def trial(bench: Any, params: Any, report: Any) -> list[dict[str, Any]]:
+        import time
+        import uuid
+
+        key = uuid.uuid4().hex
+        figures = {"f1_macro": 0.5 + 0.4 * (time.time() % 1e4) / 1e4, "model_size_mb": 1.0, "speedup_factor": 2.0}
+        drops = dict.fromkeys(("f1_drop", "critical_f1_drop", "critical_recall_drop"), 0.0)
+        time.sleep(0.4)
+        row = {"study": "smoke", "stage": "after_kd", "model_key": key, "status": "ok", "safety_verdict": "safe"}
+        return [row | figures | drops]
+
+    return trial
+
+
+def test_the_files_grow_while_ray_runs_the_trials(tmp_path: Path) -> None:
+    """Each time a trial ends, both files are there and whole, and those that ended before it are soon in them."""
+    from cluster.session import session
+    from search.sampler import study_sampler
+    from search.searcher import REFERENCES, opened
+    from search.start import checked, claim_folder, with_absolute_paths
+    from search.study import StudyRun
+
+    settings = [f"results_dir={tmp_path}", "search.trials=12", "resources.max_concurrent=1", "tracking.uri=none"]
+    config, data = checked(SMOKE, settings, resume=False)
+    config = with_absolute_paths(config)
+    claim_folder(config, resume=False)
+    seen: list[tuple[int, int]] = []
+
+    def look(ended: optuna.trial.FrozenTrial) -> None:
+        trials = read_records(config.folder / "trials.parquet")
+        front = read_records(config.folder / "front.parquet")
+        assert set(front["model_key"]) <= set(trials["model_key"])
+        seen.append((ended.number, int(trials["trial"].notna().sum())))
+
+    with session("local") as up, opened(config, study_sampler(config)) as study:
+        teacher = slow_trial()(None, None, None)[0] | {"stage": "baseline", "model_key": "teacher", "f1_macro": 1.0}
+        study.set_user_attr(REFERENCES, [teacher, teacher | {"stage": "classical", "model_key": "floor"}])
+        run = StudyRun(config, data, int(up.cpus), Console(file=io.StringIO()), trial=slow_trial())
+        key = Store(config.store_root).add("data", data.fingerprint, run.save_data).key
+        assert run.search(study, key, look) is None
+    assert [number for number, _ in seen] == list(range(12))
+    assert [count for _, count in seen] == sorted(count for _, count in seen)
+    assert len({count for _, count in seen}) >= 3
+    assert read_records(config.folder / "trials.parquet")["trial"].dropna().tolist() == list(range(12))
+    assert not (config.folder / "study.db-wal").exists()
 
 
 def test_failed_trials_fail_and_the_others_complete(smoke_runs: Any) -> None:

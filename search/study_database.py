@@ -1,0 +1,172 @@
+"""The Optuna study of a search: a SQLite database that Optuna and its dashboard open, with a copy in memory.
+
+Optuna's own storage reads an open trial seven times from the database, looks for earlier values before each it writes,
+and each of its fifteen commits waits for the disk: 50 ms of computing a trial and often 200 ms of waiting. Only the
+driver writes here. So reading needs no database, a setting or attribute is one statement into the tables that Optuna
+has made, and a commit goes to SQLite's write-ahead log, which a killed process leaves whole.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sqlite3
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import TextClause, text
+
+_PARAM = text(
+    "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
+    "VALUES (:trial, :name, :value, :domain)"
+)
+_USER_ATTRIBUTE, _SYSTEM_ATTRIBUTE = (
+    text(
+        f"INSERT INTO trial_{kind}_attributes (trial_id, key, value_json) VALUES (:trial, :key, :value) "
+        "ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json"
+    )
+    for kind in ("user", "system")
+)
+
+WAIT_SECONDS = 60.0
+"""How long a write waits for another process that has locked the database, such as the dashboard."""
+
+
+class StudyDatabase(InMemoryStorage):
+    """An Optuna storage that reads from memory and writes everything to the file too.
+
+    One process at a time may add trials; others may read. For one thread.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Open the file, made if it is not there, and read what it holds."""
+        super().__init__()
+        self._file = file
+        with closing(sqlite3.connect(file, WAIT_SECONDS)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")  # stays with the file
+        arguments = {"timeout": WAIT_SECONDS, "factory": _Connection}
+        self._database = RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": arguments})
+        self._studies_there: dict[int, int] = {}
+        self._trials_there: list[int] = []
+        for study in self._database.get_all_studies():
+            own = super().create_new_study(study.directions, study.study_name)
+            self._studies_there[own] = study._study_id
+            for key, value in study.user_attrs.items():
+                super().set_study_user_attr(own, key, value)
+            for key, value in study.system_attrs.items():
+                super().set_study_system_attr(own, key, value)
+            for trial in self._database.get_all_trials(study._study_id, deepcopy=False):
+                self._trials_there.append(trial._trial_id)
+                super().create_new_trial(own, _interned(trial))
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file, which then can be copied alone."""
+        self._database.remove_session()
+        self._database.engine.dispose()
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        """See `BaseStorage`."""
+        own = super().create_new_study(directions, study_name)
+        name = self.get_study_name_from_id(own)
+        self._studies_there[own] = self._database.create_new_study(directions, name)
+        return own
+
+    def delete_study(self, study_id: int) -> None:
+        """See `BaseStorage`."""
+        self._database.delete_study(self._studies_there.pop(study_id))
+        super().delete_study(study_id)
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """See `BaseStorage`."""
+        self._database.set_study_user_attr(self._studies_there[study_id], key, value)
+        super().set_study_user_attr(study_id, key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """See `BaseStorage`."""
+        self._database.set_study_system_attr(self._studies_there[study_id], key, value)
+        super().set_study_system_attr(study_id, key, value)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """See `BaseStorage`.
+
+        Raises:
+            RuntimeError: another process has added trials to the study.
+        """
+        there = self._database.create_new_trial(self._studies_there[study_id], template_trial)
+        own = super().create_new_trial(study_id, template_trial)
+        self._trials_there.append(there)
+        number = self.get_trial_number_from_id(own)
+        if self._database.get_trial_id_from_study_id_trial_number(self._studies_there[study_id], number) != there:
+            raise RuntimeError(f"{self._file}: another process adds trials too; end one of them, and --resume")
+        return own
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        """See `BaseStorage`."""
+        super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        values = {"name": param_name, "value": param_value_internal, "domain": distribution_to_json(distribution)}
+        self._write(_PARAM, trial_id, values)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """See `BaseStorage`; a trial that has ended is then read back: a resumed run will see the same."""
+        there = self._trials_there[trial_id]
+        changed = self._database.set_trial_state_values(there, state, values)
+        changed = super().set_trial_state_values(trial_id, state, values) and changed
+        if state.is_finished():
+            self._set_trial(trial_id, self._as_ours(trial_id))
+        return changed
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """See `BaseStorage`."""
+        self._database.set_trial_intermediate_value(self._trials_there[trial_id], step, intermediate_value)
+        super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """See `BaseStorage`."""
+        super().set_trial_user_attr(trial_id, key, value)
+        self._write(_USER_ATTRIBUTE, trial_id, {"key": key, "value": json.dumps(value)})
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """See `BaseStorage`."""
+        super().set_trial_system_attr(trial_id, key, value)
+        self._write(_SYSTEM_ATTRIBUTE, trial_id, {"key": key, "value": json.dumps(value)})
+
+    def _write(self, statement: TextClause, trial_id: int, values: dict[str, Any]) -> None:
+        with self._database.engine.begin() as connection:
+            connection.execute(statement, {"trial": self._trials_there[trial_id], **values})
+
+    def _as_ours(self, trial_id: int) -> FrozenTrial:
+        trial = _interned(self._database.get_trial(self._trials_there[trial_id]))
+        trial._trial_id = trial_id
+        return trial
+
+
+class _Connection(sqlite3.Connection):
+    """Waits for the disk at SQLite's checkpoints alone: with a write-ahead log the file stays whole all the same."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.execute("PRAGMA synchronous=NORMAL")
+
+
+def _interned(trial: FrozenTrial) -> FrozenTrial:
+    """The trial with one copy of each name that its rows share with those of other trials."""
+    trial = copy.copy(trial)
+    trial.user_attrs = {sys.intern(key): _shared(value) for key, value in trial.user_attrs.items()}
+    return trial
+
+
+def _shared(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {sys.intern(key): _shared(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_shared(below) for below in value]
+    return value
