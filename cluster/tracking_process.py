@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -95,7 +96,7 @@ def _serve(connection: Connection, place: Place, study_id: str, parent: RunRecor
     sending = Lock()
 
     def answer(message: object) -> None:
-        with sending:  # warnings come from the tracker's thread
+        with sending, suppress(OSError):  # warnings come from the tracker's thread, and the driver may be gone
             connection.send(message)
 
     tracker = Tracker(place, study_id, parent, answer)
