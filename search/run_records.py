@@ -41,7 +41,8 @@ FIRST, AGAIN = 0, 1
 """Steps of a figure: as the search measured it, and as the end of the study did."""
 NO_FIGURES = {"trial", "on_front", "on_safe_front"}
 """Columns that are no figures of the model."""
-MAY_CHANGE = ("tracking.", "resources.", "results_dir", "storage", "search.trials")
+_BUDGET = ("search.trials", "search.max_seconds", "search.patience", "search.min_growth_percent")
+MAY_CHANGE = ("tracking.", "resources.", "results_dir", "storage", *_BUDGET)
 """Keys that `--resume` may change, and no param may; they stand in `study.yaml`."""
 
 
