@@ -12,9 +12,7 @@ import pandas as pd
 
 from evaluation.records import plain_value
 from search.config import STAGES, StudyConfig
-from search.trial import DROPS, Row
-
-ROW_STAGES = {"distil": "after_kd", "prune": "after_pruning", "quantize": "after_quantization"}
+from search.trial import DROPS, ROW_STAGES, Row
 
 
 class RecordedTable:

@@ -35,6 +35,8 @@ STORED_AS = {
     "classical": "classical",
 }
 """Stage names of `trials.parquet`, and of the store."""
+ROW_STAGES = {stored: stage for stage, stored in STORED_AS.items()}
+"""The other way round."""
 DROPS = ("f1_drop", "critical_f1_drop", "critical_recall_drop")
 
 

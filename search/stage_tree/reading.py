@@ -12,10 +12,7 @@ from optuna.trial import FrozenTrial
 from search.config import STAGES, StudyConfig
 from search.searcher import ERROR, REFERENCES, ROWS
 from search.stage_tree.tree import StageOutcome
-from search.trial import Row, constraints
-
-ROW_STAGES = {"distil": "after_kd", "prune": "after_pruning", "quantize": "after_quantization"}
-"""The stage of a row by the stage that made its model."""
+from search.trial import ROW_STAGES, Row, constraints
 
 
 class StudyOutcomes:

@@ -9,12 +9,12 @@ import optuna
 import pytest
 
 from search.config import STAGES, StudyConfig
-from search.outcome_tables import ROW_STAGES, SyntheticTable
+from search.outcome_tables import SyntheticTable
 from search.sampler import study_sampler
 from search.searcher import ENDED, REFERENCES, ROWS, ParetoSearcher
 from search.simulate import DIED, Cluster, History, Simulation
 from search.study_file import study_from
-from search.trial import Row
+from search.trial import ROW_STAGES, Row
 
 SECONDS = {"distil": 100.0, "prune": 10.0, "quantize": 1.0}
 SPACE = {
