@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ import pandas as pd
 from evaluation.chains import describe_chain
 from evaluation.escape import write_csv
 from evaluation.flips import KINDS, count_flips, flip_kinds
-from evaluation.records import read_metadata
+from evaluation.records import read_metadata, read_table, write_table
 
 FILE: Final = "flips.parquet"
 COLUMNS: Final = ("model_key", "split", "comment", "label", "truth", "teacher", "candidate")
@@ -41,7 +39,6 @@ class Flips:
     def save(self, path: Path) -> None:
         """Write the file `path`, at once or not at all; it holds no text of a comment."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         about = {
             "version": _VERSION,
@@ -51,13 +48,7 @@ class Flips:
             "data_fingerprint": self.data_fingerprint,
         }
         table = pa.Table.from_pandas(self.rows[list(COLUMNS)], preserve_index=False)
-        table = table.replace_schema_metadata({_ABOUT: json.dumps(about, ensure_ascii=False)})
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            pq.write_table(table, temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about, ensure_ascii=False)}), path)
 
     @classmethod
     def read(cls, path: Path) -> Flips:
@@ -70,13 +61,7 @@ class Flips:
         about: dict[str, Any] = json.loads(read_metadata(path).get(_ABOUT, "{}"))
         if about.pop("version", None) != _VERSION:
             raise ValueError(f"{path}: not written by this version of the project; run the study again")
-        try:
-            rows = pd.read_parquet(path)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{path}: damaged ({error}): run the study again, or remove the file") from error
-        missing = [name for name in COLUMNS if name not in rows.columns]
-        if missing:
-            raise ValueError(f"{path}: no column {', '.join(missing)}: run the study again, or remove the file")
+        rows = read_table(path, COLUMNS)
         about["model_keys"] = tuple(about["model_keys"])
         return cls(rows, **about)
 

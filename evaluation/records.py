@@ -147,7 +147,11 @@ def write_records(rows: Sequence[Mapping[str, Any]], path: Path, *, metadata: Ma
     columns = [*FIXED, *(name for name in further if name not in BY_LABEL or any(row.get(name) for row in clean))]
     arrays = [_array(name, [row.get(name) for row in clean]) for name in columns]
     stored = {**(metadata or {}), VERSION_KEY: str(SCHEMA_VERSION)}
-    table = pa.Table.from_arrays(arrays, names=columns).replace_schema_metadata(stored)
+    write_table(pa.Table.from_arrays(arrays, names=columns).replace_schema_metadata(stored), path)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write the Parquet file `path`, at once or not at all; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -155,6 +159,22 @@ def write_records(rows: Sequence[Mapping[str, Any]], path: Path, *, metadata: Ma
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:
+    """Rows of a Parquet file of ours that is no file of records.
+
+    Raises:
+        ValueError: it is damaged, or lacks a needed column.
+    """
+    try:
+        rows = pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: damaged ({error}): run the study again, or remove the file") from error
+    missing = [name for name in needed if name not in rows.columns]
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(missing)}: run the study again, or remove the file")
+    return rows
 
 
 def read_records(path: Path) -> pd.DataFrame:

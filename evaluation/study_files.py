@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from evaluation.records import read_metadata, read_records
+from evaluation.records import read_metadata, read_records, read_table
 
 FOLD_COLUMNS = ("model", "fold", "epoch", "val_macro_f1")
 
@@ -69,13 +69,4 @@ def read_study(folder: Path) -> Study:
 
 def _read_folds(path: Path) -> pd.DataFrame | None:
     """The cross-validation's rows; None when the study had none."""
-    if not path.is_file():
-        return None
-    try:
-        folds = pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: damaged ({error}): run the study again, or remove the file") from error
-    missing = [name for name in FOLD_COLUMNS if name not in folds.columns]
-    if missing:
-        raise ValueError(f"{path}: no column {', '.join(missing)}: run the study again, or remove the file")
-    return folds
+    return read_table(path, FOLD_COLUMNS) if path.is_file() else None
