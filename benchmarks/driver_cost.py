@@ -85,7 +85,7 @@ def measured(folder: Path, overrides: list[str], cpus: int) -> dict[str, Any]:
     config = with_absolute_paths(config)
     claim_folder(config, resume=False)
     run = StudyRun(config, data, cpus, Console(file=io.StringIO()), trial=no_work())
-    data_key = Store(config.store_root).add("data", data.fingerprint, run.save_data).key
+    data_key = data.add_to(Store(config.store_root)).key
     study = open_study(config, study_sampler(config))
     study.set_user_attr(REFERENCES, [model_row("baseline", {}), model_row("classical", {})])
     memory: list[int] = []

@@ -39,7 +39,7 @@ def main() -> None:
     config, prepared = checked(arguments.study, arguments.overrides, resume=False)
     torch.set_num_threads(arguments.threads)
     store = Store(config.store_root)
-    data = store.add("data", prepared.fingerprint, lambda folder: (prepared.save(folder), prepared.report)[1])
+    data = prepared.add_to(store)
     comments = load_data(data.path)
     floor = store.run(train_classical, config.classical, data)
     scores: dict[str, list[tuple[float, float]]] = {

@@ -32,7 +32,6 @@ from rich.table import Table
 from evaluation.environment import machine
 from evaluation.latency import clock, measure_latency, node_slot, single_requests
 from evaluation.speedup import paired_speedup
-from pipeline.artifact import Notes
 from pipeline.cache import Store
 from pipeline.config import DataConfig, DistilConfig, TeacherConfig
 from pipeline.data import load_data, prepare
@@ -141,12 +140,7 @@ def scratch_pair(folder: Path) -> tuple[dict[str, Classifier], Sequence[str]]:
     """A scratch encoder of four layers and a student of one, both hardly trained: only their time is asked for."""
     comments = prepare(DataConfig(sample_rows=1000))
     store = Store(folder)
-
-    def build(target: Path) -> Notes:
-        comments.save(target)
-        return {}
-
-    data = store.add("data", comments.fingerprint, build)
+    data = comments.add_to(store)
     teacher = store.run(train_teacher, TeacherConfig(epochs=1, scratch_layers=4), data)
     student = store.run(distil, DistilConfig(method="logit", layers=1, epochs=1), data, teacher)
     models = {name: load_classifier(one.path) for name, one in (("baseline", teacher), ("candidate", student))}

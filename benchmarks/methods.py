@@ -107,7 +107,7 @@ def main() -> None:
     config, data = checked(arguments.study, arguments.overrides, resume=False)
     torch.set_num_threads(arguments.threads)
     store = Store(config.store_root)
-    key = store.add("data", data.fingerprint, lambda folder: (data.save(folder), data.report)[1]).key
+    key = data.add_to(store).key
     bench = Workbench.open(config, key)
     laboratory = Laboratory(bench, bench.teacher(), arguments.layers, arguments.epochs)
     evaluator = bench.evaluator(laboratory.teacher)

@@ -72,7 +72,7 @@ def main() -> None:
     config, data = checked(arguments.study, arguments.overrides, resume=False)
     torch.set_num_threads(arguments.threads)
     store = Store(config.store_root)
-    key = store.add("data", data.fingerprint, lambda folder: (data.save(folder), data.report)[1]).key
+    key = data.add_to(store).key
     bench = Workbench.open(config, key)
     rows: dict[str, Row] = {row["model_key"]: row for row in reference_rows(bench, lambda stage, row: None)}
     for number, params in enumerate(track(list(every_chain(config)), "chains")):

@@ -43,7 +43,7 @@ def main() -> None:
     ray.init(include_dashboard=False, log_to_driver=False, num_cpus=arguments.cpus, configure_logging=False)
     from pipeline.cache import Store
 
-    key = Store(config.store_root).add("data", data.fingerprint, lambda folder: (data.save(folder), data.report)[1]).key
+    key = data.add_to(Store(config.store_root)).key
     references, _ = ray.get(ray.remote(prepare).options(num_cpus=arguments.cpus).remote(config, key, arguments.cpus))
     results = []
     for seed in arguments.seeds:

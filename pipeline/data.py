@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.arrays import map_array
+from pipeline.artifact import Artifact, Notes
+from pipeline.cache import Store
 from pipeline.comments import draw_rows, read_comments, read_rows
 from pipeline.config import EMBEDDED, DataConfig
 from pipeline.duplicates import DuplicateReport, deduplicate, normalise
@@ -71,6 +73,15 @@ class Data:
     def splits(self) -> dict[str, Split]:
         """The splits by name, in the order of `SPLITS`."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def add_to(self, store: Store) -> Artifact:
+        """The artifact of a store that holds these comments and notes their report."""
+
+        def build(folder: Path) -> Notes:
+            self.save(folder)
+            return self.report
+
+        return store.add("data", self.fingerprint, build)
 
     def save(self, folder: Path) -> None:
         """Writes three NumPy files for each split (texts, their offsets, labels), and `data.json`."""

@@ -57,8 +57,7 @@ class StudyRun:
 
     def run(self) -> Outcome:
         """Run to the end, taking up what an earlier run of the same study left."""
-        store = Store(self.config.store_root)
-        data_key = store.add("data", self.data.fingerprint, self.save_data).key
+        data_key = self.data.add_to(Store(self.config.store_root)).key
         with (
             opened(self.config, study_sampler(self.config)) as study,
             TrackedStudy(study, self.config, self.console) as tracked,
@@ -86,11 +85,6 @@ class StudyRun:
         if searcher.remaining:
             self._run_trials(searcher, data_key)
         return searcher.spent
-
-    def save_data(self, folder: Path) -> dict[str, Any]:
-        """Put the study's data where an artifact of the store is made; what the store notes of it."""
-        self.data.save(folder)
-        return self.data.report
 
     def _train_references(self, study: optuna.Study, data_key: str) -> None:
         """Teacher and classical floor, once; says so when the teacher does not beat the floor."""

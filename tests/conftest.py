@@ -44,13 +44,7 @@ def tiny_data(tiny_store):
     from pipeline.config import DataConfig
     from pipeline.data import prepare
 
-    comments = prepare(DataConfig(sample_rows=600, label_columns=TINY_LABELS))
-
-    def build(folder):
-        comments.save(folder)
-        return {}
-
-    return tiny_store.add("data", comments.fingerprint, build)
+    return prepare(DataConfig(sample_rows=600, label_columns=TINY_LABELS)).add_to(tiny_store)
 
 
 @pytest.fixture(scope="session")

@@ -160,12 +160,7 @@ def test_a_hub_id_that_is_not_there_is_an_error_that_names_it():
 @pytest.mark.skipif(not (SHARED / "model.safetensors").is_file(), reason="needs PARETO_SHARED/models/e5-small-bn")
 def test_a_pretrained_folder_is_fine_tuned(tiny_store):
     comments = prepare(DataConfig(sample_rows=200, label_columns=("bully",)))
-
-    def build(folder):
-        comments.save(folder)
-        return {}
-
-    data = tiny_store.add("data", comments.fingerprint, build)
+    data = comments.add_to(tiny_store)
     config = TeacherConfig(
         model=str(SHARED), model_digest="e" * 64, epochs=1, batch_size=16, max_tokens=24, learning_rate=2e-5
     )

@@ -42,14 +42,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     from pipeline.data import prepare
 
     config = study_from(TINY | {"results_dir": str(tmp_path_factory.mktemp("results"))})
-    data = prepare(config.data)
-
-    def save(folder: Path) -> dict[str, Any]:
-        data.save(folder)
-        return data.report
-
-    Store(config.store_root).add("data", data.fingerprint, save)
-    return Workbench.open(config, data.fingerprint)
+    return Workbench.open(config, prepare(config.data).add_to(Store(config.store_root)).key)
 
 
 @pytest.fixture(scope="module")

@@ -149,7 +149,7 @@ def test_the_files_grow_while_ray_runs_the_trials(tmp_path: Path) -> None:
         teacher = slow_trial()(None, None, None)[0] | {"stage": "baseline", "model_key": "teacher", "f1_macro": 1.0}
         study.set_user_attr(REFERENCES, [teacher, teacher | {"stage": "classical", "model_key": "floor"}])
         run = StudyRun(config, data, int(up.cpus), Console(file=io.StringIO()), trial=slow_trial())
-        key = Store(config.store_root).add("data", data.fingerprint, run.save_data).key
+        key = data.add_to(Store(config.store_root)).key
         assert run.search(study, key, look) is None
     assert [number for number, _ in seen] == list(range(12))
     assert [count for _, count in seen] == sorted(count for _, count in seen)

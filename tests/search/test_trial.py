@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,14 +46,7 @@ NULLABLE = {"error", "trial", "num_trainable_params", "prunable_sparsity_percent
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     config = study_from(TINY | {"results_dir": str(tmp_path_factory.mktemp("results"))})
-    data = prepare(config.data)
-
-    def save(folder: Path) -> dict[str, Any]:
-        data.save(folder)
-        return data.report
-
-    Store(config.store_root).add("data", data.fingerprint, save)
-    return Workbench.open(config, data.fingerprint)
+    return Workbench.open(config, prepare(config.data).add_to(Store(config.store_root)).key)
 
 
 def run(bench: Workbench, **params: Any) -> tuple[list[Row], list[tuple[str, Row | None]]]:
