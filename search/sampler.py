@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from search.config import STAGES, StudyConfig
+from search.independent import IndependentSampler
 from search.space import Space
 from search.stage_tree import StageTreeSampler
 
@@ -20,7 +21,7 @@ STARTUP_TRIALS = 6
 """Trials that one of Optuna's learning samplers draws at random before it begins to learn."""
 
 
-class NumberedRandomSampler(BaseSampler):
+class NumberedRandomSampler(IndependentSampler):
     """Uniform suggestions that are a function of seed, trial number and setting name, and of nothing else.
 
     Two runs, or a run and its resumption, therefore suggest the same, however many workers finish in whatever order.
@@ -28,16 +29,6 @@ class NumberedRandomSampler(BaseSampler):
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """No setting is suggested together with others."""
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing, as no setting is relative."""
-        return {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from search.independent import IndependentSampler
 from search.stage_tree.chains import Chain, Space, draw_chain, plain
 from search.stage_tree.tree import StageOutcome, StageTree
 
@@ -38,7 +38,7 @@ BELIEFS_PER_TRIAL = 1 / 128
 """Further suggestions taken from one round of prediction, per finished trial: a round costs milliseconds."""
 
 
-class StageTreeSampler(BaseSampler):
+class StageTreeSampler(IndependentSampler):
     """An Optuna sampler of staged chains; the space's settings are named `stage.setting`."""
 
     def __init__(
@@ -61,16 +61,6 @@ class StageTreeSampler(BaseSampler):
         self._seen: set[int] = set()
         self._planned: dict[int, Chain] = {}
         self._queue: deque[Chain] = deque()
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """No setting is suggested together with others: the chain is planned before the first is asked for."""
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing, as no setting is relative."""
-        return {}
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Plan the whole chain, unless the trial was enqueued with settings of its own."""
