@@ -64,27 +64,33 @@ def measured(seconds_each=(0.008, 0.006, 0.005), slow=(), **protocol):
     started = time.perf_counter()
     found = measure_latency(models, TEXTS, baseline="a", now=time.perf_counter_ns, **protocol)
     elapsed = time.perf_counter() - started
-    warm = 3 * PANEL
+    warm = 3 * (PANEL + 1)
     repeats = {name: times.shape[1] for name, times in found.times_ms.items()}
-    size = PANEL * sum(repeats.values())
+    size = BLOCKS * sum(1 + BLOCK * each for each in repeats.values())
     rounds = [asked[i : i + size] for i in range(warm, len(asked), size)]
     return found, rounds, repeats, elapsed
 
 
+def requests_of_round(index):
+    """Which of all requests to a model that answers once are in this round: each turn has one that is not timed."""
+    size = BLOCKS * (BLOCK + 1)
+    return range(PANEL + 1 + index * size, PANEL + 1 + (index + 1) * size)
+
+
 def turns(asked):
-    """Consecutive requests to one model."""
+    """Consecutive requests to one model that answers once; the first one of a turn only warms the caches."""
     found = []
     for name, texts in asked:
-        if not found or found[-1][0] != name or len(found[-1][1]) == BLOCK:
+        if not found or found[-1][0] != name or len(found[-1][1]) == 1 + BLOCK:
             found.append((name, []))
         found[-1][1].append(texts)
-    return found
+    return [(name, texts[1:]) for name, texts in found]
 
 
 def test_every_round_asks_every_model_the_same_comments_in_an_order_that_changes():
-    found, rounds, repeats, _ = measured(seconds=0.01, requests=6 * PANEL - 3, seed=3)
+    found, rounds, repeats, _ = measured(seconds=0.01, requests=12 * PANEL - 3, seed=3)
     assert repeats == {"a": 1, "b": 1, "c": 1}
-    assert len(rounds) >= 6 and found.times_ms["a"].shape[0] + found.repeated == len(rounds)
+    assert len(rounds) >= 12 and found.times_ms["a"].shape[0] + found.repeated == len(rounds)
     orders, comments = [], []
     for asked in rounds:
         taken = turns(asked)
@@ -95,7 +101,7 @@ def test_every_round_asks_every_model_the_same_comments_in_an_order_that_changes
             assert sorted(orders[-1]) == ["a", "b", "c"]
             assert three[0][1] == three[1][1] == three[2][1], "the same comments in the same order"
             assert all(len(texts) == 1 for texts in three[0][1]), "single requests"
-        comments.append([texts[0] for name, texts in asked if name == "a"])
+        comments.append([texts[0] for name, block in taken if name == "a" for texts in block])
         assert sorted(comments[-1]) == sorted(panel(TEXTS)), "the whole panel, each comment once"
     assert len(set(orders)) == 6 and len(set(map(tuple, comments))) == len(rounds)
 
@@ -119,7 +125,7 @@ def test_times_are_those_of_the_model_and_comment_they_are_named_after():
 def test_a_fast_model_answers_several_times_in_its_turn():
     found, rounds, repeats, _ = measured((0.008, 0.001, 0.0), seconds=0.01, requests=PANEL, seed=0)
     assert repeats["a"] == 1 and 2 <= repeats["b"] <= 5 and repeats["c"] > 10
-    assert all(sum(name == "b" for name, _ in asked) == repeats["b"] * PANEL for asked in rounds)
+    assert all(sum(name == "b" for name, _ in asked) == repeats["b"] * PANEL + BLOCKS for asked in rounds)
     assert np.median(found.times_ms["c"]) < 1 < np.median(found.times_ms["b"]) < 5 < np.median(found.times_ms["a"])
 
 
@@ -135,7 +141,7 @@ def test_the_seed_decides_the_orders():
 
 
 def test_a_round_in_which_the_baseline_departs_is_thrown_away_and_repeated():
-    disturbed = range(2 * PANEL, 3 * PANEL)  # one round; PANEL requests were the warm-up
+    disturbed = requests_of_round(1)
     found, rounds, _, _ = measured(slow=disturbed, seconds=0, requests=5 * PANEL, seed=0)
     assert found.repeated >= 1 and len(rounds) >= 6 and len(found.times_ms["a"]) == len(rounds) - found.repeated >= 5
     assert np.median(found.times_ms["a"], axis=(1, 2)).max() < 2 * 8, "none of those kept took three times as long"
@@ -143,7 +149,7 @@ def test_a_round_in_which_the_baseline_departs_is_thrown_away_and_repeated():
 
 def test_a_machine_that_never_rests_is_measured_all_the_same():
     random = np.random.default_rng(0)
-    slow = [i for block in range(1, 40) if random.random() < 0.5 for i in range(block * PANEL, (block + 1) * PANEL)]
+    slow = [request for round_ in range(40) if random.random() < 0.5 for request in requests_of_round(round_)]
     found, rounds, _, _ = measured((0.002, 0.002, 0.002), slow=slow, seconds=0, requests=5 * PANEL, seed=0)
     assert len(rounds) <= 2 * 5 and len(found.times_ms["a"]) >= len(rounds) / 2
 
