@@ -22,6 +22,7 @@ from evaluation.latency import (
     clock,
     measure_latency,
     node_slot,
+    panel,
     single_requests,
     throughput,
 )
@@ -32,6 +33,7 @@ from evaluation.size import measure_size
 from evaluation.speedup import paired_speedup, summarise
 from evaluation.stage_metrics import SCALAR_FIELDS, CompressionStageMetrics
 from evaluation.tradeoff import compute_safe_compression_score, compute_tradeoff_score
+from evaluation.usual import name_of, remember, usual_times
 from pipeline.artifact import Artifact, Notes, stage
 from pipeline.cache import Store
 from pipeline.config import Config
@@ -78,7 +80,7 @@ def predict_split(config: PredictConfig, folder: Path, data: Artifact, model: Ar
     return {"size": measure_size(model.path)}
 
 
-@stage("latency", version=3)
+@stage("latency", version=4)
 def measure_speed(config: LatencyConfig, folder: Path, data: Artifact, model: Artifact, teacher: Artifact) -> Notes:
     """Latency of the model beside the teacher's in the same runtime, and beside the teacher in eager PyTorch."""
     return latency_figures(config, model.path, teacher.path, load_data(data.path).validation.texts)
@@ -92,7 +94,7 @@ def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: Se
     """
     import torch
 
-    seed, now = SEEDS[config.session], clock(config.threads)
+    seed, now, here = SEEDS[config.session], clock(config.threads), machine(config.threads)
     threads = torch.get_num_threads()
     with node_slot():
         torch.set_num_threads(config.threads)
@@ -104,7 +106,11 @@ def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: Se
                 baseline = "baseline"
                 models[baseline] = load_classifier(teacher, config.threads)
             least: dict[str, Any] = {"requests": config.requests, "now": now, "seed": seed}
-            rounds = measure_latency(models, texts, baseline=baseline, seconds=config.seconds, **least)
+            asked = name_of(teacher, here, panel(texts))
+            rounds = measure_latency(
+                models, texts, baseline=baseline, seconds=config.seconds, usual_ms=usual_times(asked), **least
+            )
+            remember(asked, rounds.usual_ms, changed=rounds.changed)
             requests = single_requests(candidate, texts, seconds=config.seconds / 4, **least)
             per_second = throughput(candidate, texts, seconds=config.seconds / 2, threads=config.threads, seed=seed)
             memory = peak_memory_mb(model, texts[:MEMORY_COMMENTS], config.threads)
@@ -122,7 +128,7 @@ def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: Se
         "speedup_low": low,
         "speedup_high": high,
         "speedup_vs_eager": paired_speedup(times["eager"], times["candidate"])[0],
-        "machine": machine(config.threads),
+        "machine": here,
         "rounds_repeated": rounds.repeated,
         "waited_percent": 100.0 * rounds.waited,
     }

@@ -9,7 +9,8 @@ What one measures on a shared machine is mostly the neighbours. Four things keep
   few by the next, so that neither the luck of the draw nor a slow moment falls on one model alone. A few and not one,
   and the first request of a turn is not timed, since a model in production has the processor's caches for itself: one
   of microseconds that follows one of 20 MB would be timed loading its own code and weights again.
-- A round in which the baseline departs from its typical time is thrown away and repeated.
+- A round in which the baseline departs from its typical time, of this measurement or of earlier ones (`usual`), is
+  thrown away and repeated.
 - Disturbed requests are left out of the comparison (`speedup`).
 """
 
@@ -28,12 +29,13 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from evaluation.speedup import steady_rounds
+from evaluation.speedup import steady_rounds, usual_rounds
 from pipeline.runtime import Classifier, sigmoid
 
 PANEL, BLOCK, BATCH = 12, 6, 32
 TURNS_MS, MOST_REPEATS = 60.0, 100
 FEWEST_ROUNDS = 3
+LONGEST_WAIT = 20.0
 MILLISECOND = 1e6
 Answer = Callable[[Sequence[str]], object]
 Clock = Callable[[], int]
@@ -49,6 +51,10 @@ class Rounds:
     """Rounds that were thrown away."""
     waited: float
     """Share of the rounds' time, 0 to 1, in which the scheduler gave the core to others; 0 by the wall clock."""
+    usual_ms: NDArray[np.float64]
+    """What the baseline took in the rounds that were kept, [comments]."""
+    changed: bool
+    """Whether the machine stayed slower than `usual_ms` said for so long that its rounds were kept all the same."""
 
 
 @contextmanager
@@ -83,6 +89,8 @@ def measure_latency(
     requests: int,
     now: Clock,
     seed: int,
+    usual_ms: NDArray[np.float64] | None = None,
+    longest_wait: float = LONGEST_WAIT,
 ) -> Rounds:
     """Single requests in rounds: the panel of comments is answered by every model in turn, in an order that changes.
 
@@ -90,11 +98,13 @@ def measure_latency(
         models: by name; all of them are in every round.
         texts: real comments, from which the panel is taken.
         baseline: the model whose departure from its typical time condemns a round.
-        seconds: shortest time that the rounds take together, by the wall clock.
+        seconds: shortest time of the rounds together, by the wall clock; those slower than `usual_ms` do not count.
         requests: fewest requests to each model in rounds that are kept. After twice as many the measurement ends even
             so: on a machine that never rests most rounds are typical of it.
         now: the clock, in nanoseconds.
         seed: of the orders.
+        usual_ms: what the baseline took on this machine before, [comments] (`evaluation.usual`).
+        longest_wait: seconds of rounds slower than that, after which the machine counts as changed.
     """
     generator = np.random.default_rng(seed)
     comments = panel(texts)
@@ -104,15 +114,29 @@ def measure_latency(
     rounds: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
     fewest = max(math.ceil(requests / PANEL), FEWEST_ROUNDS)
     started, computed = perf_counter(), thread_time_ns()
-    while True:
+    took: list[float] = []
+    enough = changed = False
+    while not enough:
         for name, times in _round(ask, comments, repeats, now, generator).items():
             rounds[name].append(times)
         elapsed = perf_counter() - started
-        kept = steady_rounds(np.median(np.stack(rounds[baseline]), axis=1))
-        if elapsed >= seconds and (kept.sum() >= fewest or len(kept) >= 2 * fewest):
-            break
+        took.append(elapsed - sum(took))
+        baseline_ms = np.median(np.stack(rounds[baseline]), axis=1)
+        usual = usual_rounds(baseline_ms, usual_ms)
+        changed = bool(elapsed - usual @ took > longest_wait)
+        if changed:
+            usual[:] = True
+        kept = usual.copy()
+        kept[usual] = steady_rounds(baseline_ms[usual])
+        enough = bool(usual @ took >= seconds and (kept.sum() >= fewest or usual.sum() >= 2 * fewest))
     waited = 1.0 - (thread_time_ns() - computed) / 1e9 / elapsed if now is thread_time_ns else 0.0
-    return Rounds({name: np.stack(all_)[kept] for name, all_ in rounds.items()}, int((~kept).sum()), max(waited, 0.0))
+    return Rounds(
+        {name: np.stack(all_)[kept] for name, all_ in rounds.items()},
+        repeated=int((~kept).sum()),
+        waited=max(waited, 0.0),
+        usual_ms=np.median(baseline_ms[kept], axis=0),
+        changed=changed,
+    )
 
 
 def single_requests(

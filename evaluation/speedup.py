@@ -15,6 +15,8 @@ from scipy.stats import t as student_t
 
 DEPARTURE_MADS, DEPARTURE = 4.0, math.log(1.03)
 """A round departs beyond this many median absolute deviations, and never for less than 3 %."""
+SLOWER_THAN_USUAL = math.log(1.15)
+"""A round is not usual beyond this: busy neighbours within the machine add less, guests of the same host 24 to 70 %."""
 RESOLUTION = (0.01, 0.006)
 """What the rounds of one measurement cannot tell, relative: a part for any pair, and one for each power of e by which
 the models differ. With every core busy, processor and caches are slower than at rest, and more so for large models:
@@ -24,8 +26,21 @@ OF_ROUNDS, OF_REQUESTS = 0.1, 0.25
 """Quantiles that stand for a comment's time."""
 
 
+def usual_rounds(baseline_ms: NDArray[np.float64], usual_ms: NDArray[np.float64] | None) -> NDArray[np.bool_]:
+    """In which rounds the baseline was not slower than it is known to be, [rounds]; all of them if nothing is known.
+
+    Args:
+        baseline_ms: [rounds, comments].
+        usual_ms: [comments], or None.
+    """
+    if usual_ms is None:
+        return np.ones(len(baseline_ms), dtype=np.bool_)
+    usual: NDArray[np.bool_] = np.median(np.log(baseline_ms / usual_ms), axis=1) <= SLOWER_THAN_USUAL
+    return usual
+
+
 def steady_rounds(baseline_ms: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rounds are typical, [rounds]: at least half of them, and all of one or two.
+    """Which rounds are typical, [rounds]: at least half of them, and all of none, one or two.
 
     A round's departure is the median over its comments of the log ratio to the comment's median over all rounds. It is
     compared with the median of the departures in median absolute deviations (Leys et al. 2013, Journal of Experimental
@@ -34,6 +49,8 @@ def steady_rounds(baseline_ms: NDArray[np.float64]) -> NDArray[np.bool_]:
     Args:
         baseline_ms: [rounds, comments], the same comments in every round.
     """
+    if not len(baseline_ms):
+        return np.zeros(0, dtype=np.bool_)
     logs = np.log(baseline_ms)
     departures = np.median(logs - np.median(logs, axis=0), axis=1)
     distance = np.abs(departures - np.median(departures))

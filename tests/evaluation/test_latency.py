@@ -147,6 +147,22 @@ def test_a_round_in_which_the_baseline_departs_is_thrown_away_and_repeated():
     assert np.median(found.times_ms["a"], axis=(1, 2)).max() < 2 * 8, "none of those kept took three times as long"
 
 
+def test_rounds_slower_than_the_machine_is_known_to_be_do_not_count():
+    slow_first = [request for round_ in range(6) for request in requests_of_round(round_)]
+    usual = np.full(PANEL, 8.0)
+    alone, rounds, _, _ = measured(slow=slow_first, seconds=0, requests=4 * PANEL, seed=0)
+    assert np.median(alone.times_ms["a"]) > 20 and len(rounds) < 9, "by itself it takes the slow ones for typical"
+    found, rounds, _, _ = measured(slow=slow_first, seconds=0, requests=4 * PANEL, seed=0, usual_ms=usual)
+    assert len(rounds) >= 10 and found.repeated >= 6 and not found.changed
+    assert found.times_ms["a"].max(axis=(1, 2)).mean() < 16 and found.usual_ms == pytest.approx(usual, rel=0.3)
+
+
+def test_a_machine_that_stays_slower_has_changed():
+    usual = np.full(PANEL, 2.0)
+    found, rounds, _, _ = measured(seconds=0, requests=4 * PANEL, seed=0, usual_ms=usual, longest_wait=1.0)
+    assert found.changed and len(found.times_ms["a"]) >= 4 and found.usual_ms.min() >= 8.0
+
+
 def test_a_machine_that_never_rests_is_measured_all_the_same():
     random = np.random.default_rng(0)
     slow = [request for round_ in range(40) if random.random() < 0.5 for request in requests_of_round(round_)]
