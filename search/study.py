@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pandas as pd
@@ -29,15 +28,6 @@ from search.tracked_study import TrackedStudy
 from search.trial import run_trial
 from search.worker import TrialFunction, prepare, run_in_tune
 
-SHOWN_BY_TUNE = {
-    "at_stage": "stage",
-    "f1_macro": "macro F1",
-    "model_size_mb": "MB",
-    "latency_ratio": "latency ratio",
-    "tradeoff_score": "trade-off",
-    "safety_verdict": "verdict",
-    "critical_recall_drop": "recall drop",
-}
 TUNE_STATE_SECONDS = 86_400
 """How often Tune writes down its own state, which nothing is resumed from: the Optuna study is."""
 
@@ -133,10 +123,7 @@ class StudyRun:
                 name="tune",
                 storage_path=str(self.config.folder.resolve()),
                 callbacks=[progress, snapshots, LeanTrials()],
-                progress_reporter=TableAtTheEnd(
-                    metric_columns=SHOWN_BY_TUNE, parameter_columns={"number": "trial"}, max_progress_rows=50
-                ),
-                verbose=1,
+                verbose=0,  # `Progress` says what there is to say
             ),
         )
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(TUNE_STATE_SECONDS))
@@ -148,11 +135,3 @@ class StudyRun:
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-class TableAtTheEnd(tune.CLIReporter):
-    """Tune's own table of trials, printed once."""
-
-    def should_report(self, trials: list[Any], done: bool = False) -> bool:
-        """Only when all is done: before that the live table shows the state."""
-        return done

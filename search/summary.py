@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,38 @@ from search.ending import Outcome
 
 CLOSEST = 3
 KEY_LENGTH = 8
+FILES = {
+    "report.html": "the page to review: open it in a browser, no network needed",
+    "front.pdf": "the Pareto plot (front.png too)",
+    "front.tex": "tables for a paper: front, stages.tex, safety.tex",
+    "trials.parquet": "every measured model, a row each",
+    "front.parquet": "those on the front, with figures on the test split",
+}
 NUMBERS = {"F1 val", "F1 test", "MB", "× faster"}
 DROPS = {"f1_drop": "macro F1", "critical_f1_drop": "critical F1", "critical_recall_drop": "critical recall"}
 
 
 def show(outcome: Outcome, config: StudyConfig, console: Console) -> None:
-    """Print the front, the closest misses when nothing is safe, and the paths of the files."""
+    """Print the front, the closest misses when nothing is safe, where the results lie, and what to type next."""
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     console.print(front_table(outcome.front, outcome.recommended))
     if outcome.finished and outcome.recommended.empty:
-        console.print("no compressed model is safe; the closest ones:", highlight=False, soft_wrap=True)
+        say("no compressed model is safe; the closest ones:")
         for line in closest(outcome.trials, config):
-            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
-    console.print("files:")
-    for file in outcome.files:
-        console.print(f"  {escape(str(shortest(file)))}", highlight=False, soft_wrap=True)
+            say(f"  {line}")
+    folder = shortest(config.folder)
+    written = {file.name for file in outcome.files}
+    told = [(name, what) for name, what in FILES.items() if name in written]
+    say(f"results, {len(written)} files in {folder}:")
+    for name, what in told:
+        say(f"  {name:<16} {what}")
+    if not outcome.recommended.empty:
+        target = shlex.quote(str(folder.with_name(f"{config.study}-model")))
+        say("next: a model to deploy (knee, smallest, fastest, most_accurate, or a key):")
+        say(f"  python -m pipeline.export {shlex.quote(str(folder))} knee --to {target}")
 
 
 def front_table(front: pd.DataFrame, recommended: pd.DataFrame) -> Table:
@@ -45,7 +64,7 @@ def front_table(front: pd.DataFrame, recommended: pd.DataFrame) -> Table:
             f"{row['f1_macro']:.3f}",
             f"{row['test_f1_macro']:.3f}" if "test_f1_macro" in row else "",
             f"{row['model_size_mb']:.2f}",
-            f"{row['speedup_factor']:.2f}",
+            f"{row['speedup_factor']:#.3g}".rstrip("."),
             str(row["safety_verdict"]),
         )
     return table

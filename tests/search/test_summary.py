@@ -1,0 +1,83 @@
+"""What the terminal shows at the end of a study, at the width of a plain terminal."""
+
+import io
+import json
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from search.config import StudyConfig
+from search.ending import Outcome
+from search.summary import show
+
+KEY = "0123456789abcdef" * 4
+
+
+def row(**changes):
+    """A model of the front."""
+    return {
+        "model_key": KEY,
+        "stage": "after_kd",
+        "f1_macro": 0.8071,
+        "test_f1_macro": 0.7963,
+        "model_size_mb": 0.6308,
+        "speedup_factor": 263.05,
+        "safety_verdict": "safe",
+        "test_safety_verdict": "inconclusive",
+        "on_front": True,
+        "on_safe_front": True,
+        "f1_drop_upper": 0.2,
+        "critical_f1_drop_upper": 0.01,
+        "critical_recall_drop_upper": 0.0,
+        "positives_needed": None,
+        "distil.method": "logit",
+        "distil.student": "layers",
+        "distil.layers": 2,
+        "prune.method": "none",
+        "quantize.method": "none",
+    } | changes
+
+
+def shown(rows, tmp_path, study="mine"):
+    """The lines on a terminal of 80 columns without colours."""
+    config = StudyConfig(study=study, results_dir=str(tmp_path / "my results"))
+    config.folder.mkdir(parents=True)
+    files = [config.folder / name for name in ("trials.parquet", "report.html", "extra.csv")]
+    stream = io.StringIO()
+    frame = pd.DataFrame(rows)
+    show(Outcome(frame, frame, files, finished=True), config, Console(file=stream, width=80))
+    return stream.getvalue().splitlines(), config
+
+
+def test_the_front_the_files_and_the_next_command(tmp_path):
+    lines, config = shown([row()], tmp_path)
+    text = "\n".join(lines)
+    cells = [cell.strip() for cell in next(line for line in lines if "01234567" in line).split("│")]
+    assert cells[1:3] == ["★", "01234567"] and cells[4:] == ["0.807", "0.796", "0.63", "263", "safe", ""]
+    assert "3 files" in text and "report.html" in text and "trials.parquet" in text and "front.pdf" not in text
+    command = shlex.split(lines[-1])
+    assert command[:5] == ["python", "-m", "pipeline.export", str(config.folder), "knee"]
+    assert Path(command[-1]).parent == config.folder.parent and "\x1b" not in text
+    assert all(len(line) <= 80 for line in lines if str(tmp_path) not in line)
+
+
+@pytest.mark.parametrize(("speedup", "told"), [(1.4444, "1.44"), (1.5, "1.50"), (14.07, "14.1"), (333.1, "333")])
+def test_speed_ups_have_three_digits(tmp_path, speedup, told):
+    lines, _ = shown([row(speedup_factor=speedup)], tmp_path)
+    assert any(f" {told} │" in line for line in lines)
+
+
+def test_when_nothing_is_safe_the_closest_say_what_they_miss(tmp_path):
+    lines, _ = shown([row(safety_verdict="inconclusive", on_safe_front=False, positives_needed=412)], tmp_path)
+    text = "\n".join(lines)
+    assert "no compressed model is safe" in text and "macro F1 may drop by 0.200 (limit 0.05)" in text
+    assert "412 critical positives" in text and "★" not in lines[3] and "pipeline.export" not in text
+
+
+def test_text_of_users_is_no_markup(tmp_path):
+    lines, _ = shown([row(**{"distil.student": "encoder", "distil.model": "[red]bold[/red]"})], tmp_path)
+    assert "red]" in "".join(lines).replace("│", "").replace(" ", "")
+    assert json.dumps(lines)
