@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from evaluation.flip_files import FILE as FLIPS_FILE
+from evaluation.flip_files import Flips
 from evaluation.records import read_metadata, read_records, read_table
 
 FOLD_COLUMNS = ("model", "fold", "epoch", "val_macro_f1")
@@ -26,6 +28,10 @@ class Study:
     """Teacher and classical floor with `test_*` columns; None before the study has ended."""
     folds: pd.DataFrame | None
     """Epochs of the teacher's cross-validation; None when it had none."""
+    flips: Flips | None
+    """What the front decides otherwise than the teacher; None before the study has ended."""
+    within_noise: pd.DataFrame | None
+    """Rows of `front_within_noise.parquet`; None before the study has ended."""
     name: str
     preset: str
     critical_label: str
@@ -51,12 +57,15 @@ def read_study(folder: Path) -> Study:
             f"{folder}: no {' and no '.join(missing)}: give the folder of a study that has run, as in results/STUDY"
         )
     trials_path, references = folder / "trials.parquet", folder / "references.parquet"
+    flips, noise = folder / FLIPS_FILE, folder / "front_within_noise.parquet"
     metadata = read_metadata(trials_path)
     return Study(
         trials=read_records(trials_path),
         front=read_records(folder / "front.parquet"),
         references=read_records(references) if references.is_file() else None,
         folds=_read_folds(folder / "folds.parquet"),
+        flips=Flips.read(flips) if flips.is_file() else None,
+        within_noise=read_records(noise) if noise.is_file() else None,
         name=metadata.get("study", folder.resolve().name),
         preset=metadata.get("preset", "custom"),
         critical_label=metadata.get("critical_label", "critical label"),

@@ -13,6 +13,7 @@ import pandas as pd
 from evaluation.chains import TIMES
 from evaluation.page.columns import equals, numbers, truth
 from evaluation.page.costs import reuse, stage_costs
+from evaluation.page.harm import flips_section, noise_section
 from evaluation.page.history import History
 from evaluation.page.markup import NOTHING, duration, isolated, number, signed, size, speed_up, table, verdict
 from evaluation.page.models import BEST_MODELS, DROPS, PageModels
@@ -44,6 +45,8 @@ def page_sections(study: Study, models: PageModels, history: History | None, pat
         "front": _front_table(models, front),
         "curse": winners_curse(models, front),
         "safety": _safety_table(study, models, front),
+        "flips": flips_section(study, models),
+        "noise": noise_section(study, models),
         "stages": _stages_table(study.trials),
         "reuse": _reuse_table(study.trials),
         "history": _history_note(history),

@@ -93,6 +93,8 @@ def study_of(trials: pd.DataFrame, *, tested: bool = True, **more: Any) -> Study
         "front": on_test(front) if tested else front,
         "references": on_test(references) if tested else None,
         "folds": None,
+        "flips": None,
+        "within_noise": None,
         "name": "study",
         "preset": "baseline_kd_prune_quant",
         "critical_label": "threat",
