@@ -16,7 +16,7 @@ from pipeline.reading import Table, counted, read_table
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-_MISSING, _INVALID = -1, -2
+MISSING, INVALID = -1, -2
 
 
 def read_comments(config: DataConfig) -> DataFrame:
@@ -48,9 +48,9 @@ def read_rows(config: DataConfig) -> DataFrame:
     for name, values in table.columns.items():
         if name == config.text_column:
             columns[name] = values
-            problems += _text_problems(values, table, config)
+            problems += text_problems(values, table, config)
         else:
-            columns[name], found = _read_label(name, values, table, config)
+            columns[name], found = read_label(name, values, table, config)
             problems += found
     if problems:
         raise InputError(problems)
@@ -76,7 +76,8 @@ def _config_problems(config: DataConfig) -> list[str]:
     return problems
 
 
-def _text_problems(texts: Series, table: Table, config: DataConfig) -> list[str]:
+def text_problems(texts: Series, table: Table, config: DataConfig) -> list[str]:
+    """What is wrong with the comments themselves, a line for each kind."""
     source, key = Path(config.path).name, f"data.text_column={config.text_column!r}"
     values = texts.to_numpy(dtype=object)
     empty = np.array([not isinstance(text, str) or not drop_zero_width(text).strip() for text in values], dtype=bool)
@@ -91,17 +92,18 @@ def _text_problems(texts: Series, table: Table, config: DataConfig) -> list[str]
     return problems
 
 
-def _read_label(name: str, values: Series, table: Table, config: DataConfig) -> tuple[NDArray[np.int8], list[str]]:
+def read_label(name: str, values: Series, table: Table, config: DataConfig) -> tuple[NDArray[np.int8], list[str]]:
+    """A label's values [rows], 0 or 1 (`MISSING` or `INVALID` where there is none), and what is wrong with them."""
     import pandas as pd
 
     source = Path(config.path).name
     codes, different = pd.factorize(values)
-    meaning = np.array([*(_label_value(value) for value in different), _MISSING], dtype=np.int8)
+    meaning = np.array([*(label_value(value) for value in different), MISSING], dtype=np.int8)
     labels = meaning[codes]  # the code of a missing value is -1: the last meaning
-    missing, invalid = labels == _MISSING, labels == _INVALID
+    missing, invalid = labels == MISSING, labels == INVALID
     problems = []
     if invalid.any():
-        kinds = np.flatnonzero(meaning == _INVALID)
+        kinds = np.flatnonzero(meaning == INVALID)
         firsts = [int(np.argmax(codes == kind)) for kind in kinds[:3]]
         shown = ", ".join(
             f"{value!r} in {table.unit} {place}"
@@ -120,11 +122,12 @@ def _read_label(name: str, values: Series, table: Table, config: DataConfig) -> 
     return labels, problems
 
 
-def _label_value(value: object) -> int:
+def label_value(value: object) -> int:
+    """0 or 1, as a file may write them; else `MISSING` or `INVALID`."""
     if isinstance(value, str):
-        texts = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "": _MISSING}
-        return texts.get(value.strip().lower(), _INVALID)
-    return int(bool(value)) if value in (0, 1) else _INVALID
+        texts = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "": MISSING}
+        return texts.get(value.strip().lower(), INVALID)
+    return int(bool(value)) if value in (0, 1) else INVALID
 
 
 def _label(name: str) -> str:

@@ -68,7 +68,7 @@ class SearchConfig(Config):
     ] = Field(("f1_macro", "model_size_mb", "latency_ratio"), min_length=1)
     """What is optimised: any of f1_macro, model_size_mb, latency_ratio; or one of the two scores alone."""
     max_seconds: float | None = Field(None, gt=0.0)
-    """No trial starts after so many seconds of the run; null for no limit of time."""
+    """No trial starts so many seconds after teacher and floor are trained; null for no limit of time."""
     patience: int | None = Field(None, ge=1)
     """Trials without growth of the hypervolume after which none starts any more; null to run all trials."""
     min_growth_percent: float = Field(1.0, ge=0.0, le=100.0)

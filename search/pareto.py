@@ -19,6 +19,11 @@ DONE, NO_SAFE_MODEL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0 done, 1 no safe model, 2 bad input, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["init"]:
+        from search.init_study import main as init
+
+        return init(arguments[1:])
     options = parser().parse_args(arguments)
     from search.start import checked
 
@@ -71,7 +76,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python search/pareto.py",
         description="Search the Pareto front of accuracy, size and latency of a text classifier: every trial runs the "
         "chain teacher, distil, prune, quantize, and every model is measured and checked for safety.",
-        epilog="Exit status: 0 done; 1 the search ended with no safe model; 2 bad input or config.",
+        epilog="`init COMMENTS.csv` in place of STUDY.yaml writes a study for your own comments (init --help). "
+        "Exit status: 0 done; 1 the search ended with no safe model; 2 bad input or config.",
     )
     made.add_argument(
         "study", nargs="?", type=Path, metavar="STUDY.yaml", help="study file; left out: the embedded sample"
@@ -83,7 +89,21 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--address", default="local", help="local (default), auto, or ray://HOST:PORT: where the trials run"
     )
+    made.add_argument("--version", action="version", version=f"pareto-compression {version()}")
     return made
+
+
+def version() -> str:
+    """Of the installed distribution, else of the checkout."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("pareto-compression")
+    except metadata.PackageNotFoundError:
+        import tomllib
+
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return str(project["version"])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,27 @@ def test_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in traced.stderr.splitlines()}
     assert "argparse" in imported
     assert not imported & {"torch", "transformers", "ray", "optuna", "pandas", "numpy", "pydantic", "mlflow", "sklearn"}
+
+
+def test_version_is_the_projects(tmp_path: Path) -> None:
+    """Installed or not: without its metadata the checkout's own file tells."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert run(tmp_path, "--version").stdout == f"pareto-compression {project['version']}\n"
+    hidden = (
+        "import sys; from importlib import metadata\n"
+        "def version(name): raise metadata.PackageNotFoundError(name)\n"
+        f"metadata.version = version; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from search.pareto import main; main(['--version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == f"pareto-compression {project['version']}\n"
+
+
+def test_only_a_first_word_init_is_the_command(tmp_path: Path) -> None:
+    done = run(tmp_path, "init", "--help")
+    assert done.returncode == 0 and "COMMENTS.csv" in done.stdout and "--overwrite" in done.stdout
+    assert "init.yaml: no such study file" in refused(tmp_path, "init.yaml")
+    assert "init: no such study file" in refused(tmp_path, "./init")
 
 
 def test_its_own_folder_does_not_stand_for_top_level_modules() -> None:
