@@ -36,14 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cluster.session import ClusterError, check_fit, session
     from search.start import claim_folder, data_summary, with_absolute_paths
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=options.json, quiet=options.quiet)
     try:
         with session(options.address, storage_is_local=config.storage is None) as up:
             check_fit(up, config.resources.cpus_per_trial, config.resources.gpus_per_trial)
             if moved := claim_folder(config, options.resume):
                 console.print(f"the earlier study of this name is kept in {moved}", markup=False, soft_wrap=True)
             from search.study import StudyRun
-            from search.summary import show
+            from search.summary import as_json, show
 
             console.print(f"study {config.study}: {data_summary(data)}", markup=False, soft_wrap=True)
             console.print(f"Ray dashboard: {up.dashboard_url}" if up.dashboard_url else "Ray has no dashboard")
@@ -53,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; what was finished is kept, --resume goes on")
         return INTERRUPTED
-    show(outcome, config, console)
+    if options.json:
+        print(as_json(outcome, config))
+    else:
+        show(outcome, config, Console(highlight=False))
     if not outcome.finished:
         console.print("interrupted; --resume goes on")
         return INTERRUPTED
@@ -88,6 +91,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--resume", action="store_true", help="go on with the study in its results folder")
     made.add_argument(
         "--address", default="local", help="local (default), auto, or ray://HOST:PORT: where the trials run"
+    )
+    made.add_argument("--quiet", action="store_true", help="say nothing before the end")
+    made.add_argument(
+        "--json", action="store_true", help="at the end one JSON object on standard output; all else on standard error"
     )
     made.add_argument("--version", action="version", version=f"pareto-compression {version()}")
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from evaluation.chains import describe_chain
+from evaluation.records import plain_value
 from search.config import StudyConfig
 from search.ending import Outcome
 
@@ -24,6 +26,7 @@ FILES = {
     "trials.parquet": "every measured model, a row each",
     "front.parquet": "those on the front, with figures on the test split",
 }
+FIGURES = ("f1_macro", "test_f1_macro", "model_size_mb", "speedup_factor", "latency_mean_ms")
 NUMBERS = {"F1 val", "F1 test", "MB", "× faster"}
 DROPS = {"f1_drop": "macro F1", "critical_f1_drop": "critical F1", "critical_recall_drop": "critical recall"}
 
@@ -49,6 +52,25 @@ def show(outcome: Outcome, config: StudyConfig, console: Console) -> None:
         target = shlex.quote(str(folder.with_name(f"{config.study}-model")))
         say("next: a model to deploy (knee, smallest, fastest, most_accurate, or a key):")
         say(f"  python -m pipeline.export {shlex.quote(str(folder))} knee --to {target}")
+
+
+def as_json(outcome: Outcome, config: StudyConfig) -> str:
+    """The end of a study for scripts: its folder, whether it is finished, and the front; unknown figures are null."""
+    names = ("model_key", "stage", *FIGURES, "safety_verdict", "test_safety_verdict")
+    recommended = set(outcome.recommended["model_key"])
+    front = [
+        {name: plain_value(row.get(name)) for name in names}
+        | {"chain": describe_chain(row), "recommended": row["model_key"] in recommended}
+        for row in plain_rows(outcome.front)
+    ]
+    told = {
+        "study": config.study,
+        "folder": str(config.folder),
+        "finished": outcome.finished,
+        "models": int(outcome.trials["model_key"].nunique()),
+        "front": front,
+    }
+    return json.dumps(told, ensure_ascii=False, allow_nan=False)
 
 
 def front_table(front: pd.DataFrame, recommended: pd.DataFrame) -> Table:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from search.config import StudyConfig
 from search.ending import Outcome
-from search.summary import show
+from search.summary import as_json, show
 
 KEY = "0123456789abcdef" * 4
 
@@ -43,7 +43,7 @@ def row(**changes):
 
 def shown(rows, tmp_path, study="mine"):
     """The lines on a terminal of 80 columns without colours."""
-    config = StudyConfig(study=study, results_dir=str(tmp_path / "my results"))
+    config = StudyConfig(study="mine.2", results_dir=str(tmp_path / "my results"))
     config.folder.mkdir(parents=True)
     files = [config.folder / name for name in ("trials.parquet", "report.html", "extra.csv")]
     stream = io.StringIO()
@@ -81,3 +81,13 @@ def test_text_of_users_is_no_markup(tmp_path):
     lines, _ = shown([row(**{"distil.student": "encoder", "distil.model": "[red]bold[/red]"})], tmp_path)
     assert "red]" in "".join(lines).replace("│", "").replace(" ", "")
     assert json.dumps(lines)
+
+
+def test_scripts_get_one_json_object(tmp_path):
+    config = StudyConfig(study="mine.2", results_dir=str(tmp_path))
+    frame = pd.DataFrame([row(), row(model_key="f" * 64, stage="baseline", test_f1_macro=float("nan"))])
+    told = json.loads(as_json(Outcome(frame, frame, [], finished=True), config))
+    assert told["study"] == config.study and told["folder"] == str(config.folder) and told["finished"] is True
+    assert told["models"] == 2 and [one["recommended"] for one in told["front"]] == [True, False]
+    assert told["front"][0]["f1_macro"] == 0.8071 and told["front"][0]["chain"] == "logit 2 layers"
+    assert told["front"][1]["test_f1_macro"] is None
