@@ -16,6 +16,8 @@ from pipeline.tokens import load_tokenizer, sorted_batches, tokenise
 
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 DEPLOY, ONNX_WEIGHTS, TOKENIZER = "deploy.json", "model.onnx", "tokenizer.json"
+PADDED_AT_ONCE = 64
+"""Batches padded before they are run: padding and model in turn would push each other's code out of the caches."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,11 @@ def answer_in_batches(
         return run(ids, np.ones_like(ids))
     tokens = tokenise(tokenizer, texts)
     batches = list(sorted_batches(tokens.lengths, batch_size))
-    answers = np.concatenate([run(*tokens.pad(rows, pad_id)) for rows in batches])
+    found: list[NDArray[np.float32]] = []
+    for start in range(0, len(batches), PADDED_AT_ONCE):
+        padded = [tokens.pad(rows, pad_id) for rows in batches[start : start + PADDED_AT_ONCE]]
+        found += [run(*batch) for batch in padded]
+    answers = np.concatenate(found)
     logits = np.empty_like(answers)
     logits[np.concatenate(batches)] = answers
     return logits

@@ -52,7 +52,8 @@ class Tokens:
 
     def pad(self, rows: NDArray[np.int64], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """`input_ids` and `attention_mask` of these comments, both int64 [rows, longest of them]."""
-        starts, lengths = self.offsets[rows], self.lengths[rows]
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
         position = np.arange(int(lengths.max()))
         mask = position < lengths[:, None]
         source = np.minimum(starts[:, None] + position, len(self.ids) - 1)
