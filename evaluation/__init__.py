@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from evaluation.comparison import compare_stages
     from evaluation.evaluator import CompressionEvaluator
     from evaluation.flips import count_flips, label_flips
-    from evaluation.front import front_rows, hypervolume, knee, non_dominated
+    from evaluation.front import front_rows, hypervolume, non_dominated
     from evaluation.full_evaluation import FullEvaluation, run_full_evaluation
     from evaluation.metric_files import export_metrics_to_csv, export_metrics_to_json
     from evaluation.metrics import classification_metrics
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from evaluation.stage_metrics import CompressionStageMetrics
     from evaluation.tables import generate_latex_table
     from evaluation.tradeoff import compute_safe_compression_score, compute_tradeoff_score
+    from pipeline.choice import knee
 
 __all__ = [
     "CompressionEvaluator",

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.choice import knee as knee
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -67,31 +69,6 @@ def hypervolume(losses: npt.NDArray[Any], reference: npt.ArrayLike) -> float:
         # A third objective of depth 1 turns the area into a volume.
         inside, corner = np.column_stack([inside, np.zeros(len(inside))]), np.append(corner, 1.0)
     return _volume_below(inside[np.argsort(inside[:, 2], kind="stable")], corner)
-
-
-def knee(losses: npt.NDArray[Any]) -> int:
-    """Index of the front point nearest to the ideal point, after scaling each objective to [0, 1] over the front.
-
-    An objective that is constant on the front does not count; ties go to the lowest index.
-
-    Args:
-        losses: shape [n, m], minimised; rows with NaN or infinities are left out.
-
-    Returns:
-        a row index into `losses`.
-
-    Raises:
-        ValueError: there is no row with finite losses.
-    """
-    losses = _as_matrix(losses)
-    finite = np.flatnonzero(np.isfinite(losses).all(axis=1))
-    if len(finite) == 0:
-        raise ValueError(f"losses: none of {len(losses)} rows is finite; the knee needs at least one measured model")
-    indices = finite[non_dominated(losses[finite])]
-    front = losses[indices]
-    ideal, spread = front.min(axis=0), np.ptp(front, axis=0)
-    scaled = (front - ideal) / np.where(spread > 0, spread, 1.0)
-    return int(indices[np.linalg.norm(scaled, axis=1).argmin()])
 
 
 def front_rows(frame: "pd.DataFrame") -> "pd.DataFrame":

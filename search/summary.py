@@ -77,7 +77,7 @@ def front_table(front: pd.DataFrame, recommended: pd.DataFrame) -> Table:
     """The front, smallest model first; a star marks what can be recommended."""
     table = Table(title="Pareto front", caption="★ safe on validation, not unsafe on test", title_justify="left")
     for name in ("", "model", "chain", "F1 val", "F1 test", "MB", "× faster", "verdict"):
-        table.add_column(name, justify="right" if name in NUMBERS else "left", overflow="fold")
+        table.add_column(name, justify="right" if name in NUMBERS else "left", overflow="fold", no_wrap=name != "chain")
     for row in plain_rows(front):
         table.add_row(
             "★" if row["model_key"] in set(recommended["model_key"]) else "",

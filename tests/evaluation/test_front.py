@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.front import MANY, front_rows, hypervolume, knee, non_dominated
+from evaluation.front import MANY, front_rows, hypervolume, non_dominated
 
 OBJECTIVES, ROWS = st.integers(1, 5), st.integers(0, 40)
 
@@ -81,27 +81,6 @@ def test_hypervolume_closed_forms():
     n = 200  # a fine staircase below x + y = 1 holds (n - 1) / 2n of the unit square
     x = np.arange(1, n) / n
     assert hypervolume(np.column_stack([x, 1 - x]), [1, 1]) == pytest.approx((n - 1) / (2 * n))
-
-
-@settings(max_examples=100, deadline=None)
-@given(losses_of(rows=st.integers(1, 20), special=False))
-def test_knee_is_the_front_point_nearest_the_ideal(losses):
-    index = knee(losses)
-    front = losses[non_dominated(losses)]
-    spread = front.max(axis=0) - front.min(axis=0)
-    used = spread > 0
-
-    def distance(row):
-        return np.sqrt((((row - front.min(axis=0))[used] / spread[used]) ** 2).sum())
-
-    assert non_dominated(losses)[index]
-    assert distance(losses[index]) == pytest.approx(min(map(distance, front)))
-
-
-def test_knee_of_a_bent_front_and_without_rows():
-    assert knee(np.array([[np.nan, 0.0], [0.0, 1000.0], [0.1, 100.0], [1.0, 0.0], [0.05, 2000.0]])) == 2
-    with pytest.raises(ValueError, match="none of 1 rows"):
-        knee(np.array([[np.nan, 1.0]]))
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,19 @@ def test_when_nothing_is_safe_the_closest_say_what_they_miss(tmp_path):
     assert "412 critical positives" in text and "★" not in lines[3] and "pipeline.export" not in text
 
 
+def test_only_chains_are_folded(tmp_path):
+    chain = {
+        "distil.student": "ngram",
+        "distil.buckets": 65536,
+        "distil.dimension": 16,
+        "quantize.method": "int8_dynamic",
+    }
+    rows = [row(safety_verdict="inconclusive", speedup_factor=1234.5, model_size_mb=1088.61, **chain)]
+    lines, _ = shown(rows, tmp_path)
+    text = "\n".join(lines)
+    assert "inconclusive" in text and "1088.61" in text and "…" not in text and "65536" in text
+
+
 def test_text_of_users_is_no_markup(tmp_path):
     lines, _ = shown([row(**{"distil.student": "encoder", "distil.model": "[red]bold[/red]"})], tmp_path)
     assert "red]" in "".join(lines).replace("│", "").replace(" ", "")

@@ -1,0 +1,1 @@
+"""Sources that are copied into an exported folder: they need nothing of this project."""
