@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 RULES = ("knee", "smallest", "fastest", "most_accurate", "best")
 OBJECTIVES = ("f1", "size", "latency")
 """What `best` weighs: macro F1 on validation, `model_size_mb`, and latency as a share of the teacher's."""
+REFERENCES = {"teacher": "baseline", "floor": "classical"}
+"""What a study measures beside its models, by name: the stage of their rows."""
 SHORTEST_KEY = 6
 
 
@@ -148,6 +150,18 @@ def choose(
     return Choice(first, reason, second, _score(rule, second, scores[order[1]]))
 
 
+def reference(measured: pd.DataFrame, name: str) -> Choice:
+    """The teacher or the classical floor.
+
+    Raises:
+        InputError: the study has not measured it yet.
+    """
+    rows = records(measured[measured["stage"].eq(REFERENCES[name])])
+    if not rows:
+        raise InputError([f"{name!r}: not measured yet; run the study first, or go on with --resume"])
+    return Choice(rows[0], f"named: the study's {name}")
+
+
 def by_key(measured: pd.DataFrame, prefix: str) -> Choice:
     """The model whose key begins with these hex digits, at least 6.
 
@@ -163,11 +177,12 @@ def by_key(measured: pd.DataFrame, prefix: str) -> Choice:
         matching = ", ".join(key[: max(12, len(prefix) + 2)] for key in found) or "none"
         what = f"give at least {SHORTEST_KEY} digits" if short else "give more digits"
         raise InputError([f"{prefix!r}: {what} of one model's key (begin with it: {matching})"])
-    near = difflib.get_close_matches(prefix, RULES, n=1)
+    names = (*RULES, *REFERENCES)
+    near = difflib.get_close_matches(prefix, names, n=1)
     near = near or difflib.get_close_matches(prefix, [key[: len(prefix)] for key in keys], n=1, cutoff=0.5)
     meant = f"; did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(key[:SHOWN_KEY] for key in keys[:12]) + (", …" if len(keys) > 12 else "")
-    raise InputError([f"{prefix!r}: no such model{meant} (has: {', '.join(RULES)}; keys {shown})"])
+    raise InputError([f"{prefix!r}: no such model{meant} (has: {', '.join(names)}; keys {shown})"])
 
 
 def _losses(rows: list[dict[str, Any]]) -> NDArray[np.float64]:

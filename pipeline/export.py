@@ -9,20 +9,17 @@ import math
 import os
 import shlex
 import sys
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from pipeline.choice import Choice
-    from pipeline.export_folder import Exported
     from pipeline.study_results import StudyResults
 
 DONE, DIFFERS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-WIDTH = 80
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _export(options: argparse.Namespace) -> None:
     """Choose, tell why, write, check, tell what to type next."""
     from pipeline.export_folder import check_target, export_model
+    from pipeline.export_wording import summary, told
     from pipeline.model_rows import warnings
     from pipeline.study_results import read_results
 
@@ -56,10 +54,13 @@ def _export(options: argparse.Namespace) -> None:
         if not (options.json or options.quiet):
             print(line, flush=True)
 
-    target = Path(os.path.abspath(options.to))
-    check_target(target, options.overwrite)
+    if options.to is not None:
+        check_target(Path(os.path.abspath(options.to)), options.overwrite)
     results = read_results(options.study)
     choice = chosen(results, options)
+    options.to = options.to or options.study / "models" / choice.row["model_key"]
+    target = Path(os.path.abspath(options.to))
+    check_target(target, options.overwrite)
     for line in told(choice, results):
         say(line)
     unsafe = warnings(choice.row)
@@ -69,7 +70,7 @@ def _export(options: argparse.Namespace) -> None:
     done = export_model(results, choice, target, store_root=store, overwrite=options.overwrite, say=say)
     following = f"python -m pipeline.predict {shlex.quote(str(options.to))} comments.txt"
     if options.json:
-        print(json.dumps(_summary(options, choice, done, unsafe, following), ensure_ascii=False, indent=1))
+        print(json.dumps(summary(options.to, choice, done, unsafe, following), ensure_ascii=False, indent=1))
         return
     say(f"  {done.comparison}")
     say(f"exported: {options.to} ({len(done.files)} files, {done.size_bytes / 2**20:.3g} MB; its README.md tells all)")
@@ -83,7 +84,7 @@ def chosen(results: StudyResults, options: argparse.Namespace) -> Choice:
         InputError: there is none, or the options do not fit together.
     """
     from pipeline.budgets import Budgets
-    from pipeline.choice import RULES, by_key, candidates, choose
+    from pipeline.choice import REFERENCES, RULES, by_key, candidates, choose, reference
 
     budgets = Budgets(options.max_size_mb, options.max_latency_ms, options.min_speedup)
     if options.weights is not None and options.which != "best":
@@ -93,7 +94,8 @@ def chosen(results: StudyResults, options: argparse.Namespace) -> Choice:
             raise InputError(
                 [f"{options.which!r}: names one model, so that no budget can choose; leave the budgets out"]
             )
-        return by_key(results.measured, options.which)
+        find = reference if options.which in REFERENCES else by_key
+        return find(results.measured, options.which)
     if options.which == "best" and options.weights is None:
         raise InputError(["best: by which weights? add, for example, --weights f1=1,size=0.5,latency=0.5"])
     rows = candidates(results.front, results.measured, results.limits, options.unsafe)
@@ -126,76 +128,6 @@ def parsed_weights(text: str) -> dict[str, float]:
     return weights
 
 
-def told(choice: Choice, results: StudyResults) -> list[str]:
-    """The choice in lines of at most 80 columns: figures beside what it beats, why, and the runner-up."""
-    from pipeline.model_rows import SHOWN_KEY, chain
-
-    teacher = results.measured[results.measured["stage"].eq("baseline")]
-    shown: list[tuple[str, Mapping[str, Any]]] = [("chosen", choice.row)]
-    if choice.runner_up is not None:
-        shown.append(("runner-up", choice.runner_up))
-    if len(teacher) and choice.row["stage"] != "baseline":
-        from pipeline.model_rows import records
-
-        shown.append(("teacher", records(teacher)[0]))
-    head = f"{'':<10} {'model':<8}  {'F1 val':>6}  {'F1 test':>7}  {'MB':>7}  {'ms':>7}  {'x faster':>8}  verdict"
-    lines = [head, *(_line(name, row) for name, row in shown)]
-    lines += _wrapped(f"chosen: {chain(choice.row)}, {choice.reason}")
-    on_test = choice.row.get("test_safety_verdict") or "not judged"
-    if on_test != choice.row.get("safety_verdict"):
-        lines += _wrapped(f"on validation it is {choice.row.get('safety_verdict') or 'not judged'}, on test {on_test}")
-    if choice.runner_up is not None:
-        key = choice.runner_up["model_key"][:SHOWN_KEY]
-        lines += _wrapped(f"runner-up: {key}, {chain(choice.runner_up)}: {choice.runner_up_reason}")
-    return lines
-
-
-def _line(name: str, row: Mapping[str, Any]) -> str:
-    from pipeline.model_rows import SHOWN_KEY, number
-
-    def figure(column: str, form: str) -> str:
-        value = number(row, column)
-        return "-" if value is None else format(value, form)
-
-    return (
-        f"{name:<10} {row['model_key'][:SHOWN_KEY]}  {figure('f1_macro', '.4f'):>6}"
-        f"  {figure('test_f1_macro', '.4f'):>7}  {figure('model_size_mb', '.2f'):>7}"
-        f"  {figure('latency_mean_ms', '.3f'):>7}  {figure('speedup_factor', '.1f'):>8}"
-        f"  {row.get('safety_verdict') or '-'}"
-    )
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-
-
-def _summary(
-    options: argparse.Namespace, choice: Choice, done: Exported, unsafe: Sequence[str], following: str
-) -> dict[str, Any]:
-    """What `--json` prints."""
-    return {
-        "folder": str(options.to),
-        "files": list(done.files),
-        "size_bytes": done.size_bytes,
-        "reason": choice.reason,
-        "chosen": _figures(choice.row),
-        "runner_up": None if choice.runner_up is None else _figures(choice.runner_up),
-        "warnings": list(unsafe),
-        "comments_compared": done.comparison.comments,
-        "largest_difference": done.comparison.largest_difference,
-        "labels_differ": done.comparison.labels_differ,
-        "next": following,
-    }
-
-
-def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
-    from pipeline.model_rows import chain
-
-    names: tuple[str, ...] = ("f1_macro", "test_f1_macro", "model_size_mb", "latency_mean_ms", "speedup_factor")
-    names += ("safety_verdict", "test_safety_verdict")
-    return {"model_key": row["model_key"], "chain": chain(row), **{name: row.get(name) for name in names}}
-
-
 def _fail(problems: Sequence[str], status: int, as_json: bool) -> int:
     """Tell every problem; returns the status."""
     if as_json:
@@ -218,10 +150,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "which",
         metavar="WHICH",
-        help="knee, smallest, fastest, most_accurate, best (with --weights), or the first digits of any model's key",
+        help="knee, smallest, fastest, most_accurate, best (with --weights), teacher, floor, or the first digits "
+        "of any model's key",
     )
     made.add_argument(
-        "--to", type=Path, required=True, metavar="FOLDER", help="where to write it; must be new or empty"
+        "--to",
+        type=Path,
+        metavar="FOLDER",
+        help="where to write it; must be new or empty (default: models/KEY in the study's folder)",
     )
     made.add_argument("--overwrite", action="store_true", help="replace the exported model that FOLDER holds")
     made.add_argument(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from evaluation.front import front_rows, non_dominated
 from pipeline.budgets import Budgets
-from pipeline.choice import by_key, candidates, choose, knee, recommended
+from pipeline.choice import by_key, candidates, choose, knee, recommended, reference
 from pipeline.errors import InputError
 
 LIMITS = {"f1_drop": 0.05, "critical_f1_drop": 0.03, "critical_recall_drop": 0.03}
@@ -162,6 +162,15 @@ def test_a_study_that_has_not_ended_and_an_empty_front_are_refused():
     for nothing in (rows[:0], rows[:1]):
         with pytest.raises(InputError, match="no compressed model"):
             candidates(nothing, rows, LIMITS, unsafe=True)
+
+
+def test_teacher_and_floor_go_by_their_names():
+    rows = models(4)
+    assert reference(rows, "teacher").row["stage"] == "baseline"
+    with pytest.raises(InputError, match="'floor': not measured yet"):
+        reference(rows[rows["stage"] != "classical"], "floor")
+    with pytest.raises(InputError, match="did you mean 'teacher'"):
+        by_key(rows, "techer")
 
 
 def test_keys_by_their_first_digits():

@@ -298,3 +298,13 @@ def test_a_licence_is_what_the_model_s_own_files_name(tmp_path):
     assert licence_of(str(tmp_path)) == "apache-2.0"
     (tmp_path / "README.md").write_text("---\nlanguage: bn\nlicense: mit\n---\n# A model\nlicense: gpl\n")
     assert licence_of(str(tmp_path)) == "mit"
+
+
+def test_without_a_place_the_model_goes_into_the_study_s_folder(tiny_study, tmp_path, capsys):
+    study, store = tmp_path / "study", read_results(tiny_study.folder).store_root
+    shutil.copytree(tiny_study.folder, study)
+    status, printed, _ = run(capsys, study, "teacher", "--store", store, "--json")
+    told = json.loads(printed)
+    folder = study / "models" / told["chosen"]["model_key"]
+    assert status == 0 and told["folder"] == str(folder) and load_deployed(folder).decisions.labels == LABELS
+    assert run(capsys, study, "teacher", "--store", store)[0] == 2, "it is there already"
