@@ -2,8 +2,8 @@
 
     python benchmarks/pictures.py results/STUDY docs
 
-Writes `STUDY_front.png`, and `STUDY_report.png` (1600 pixels wide, light) and `STUDY_report_phone.png` (390, dark): the
-top of the page. Needs the development packages and a Chromium that is on the path.
+Writes `STUDY_front.png` and `STUDY_report.png`: the top of the page, 1600 pixels wide. Needs the development packages
+and a Chromium that is on the path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-VIEWS = {"report": (1600, 1500, "light"), "report_phone": (390, 1500, "dark")}
+VIEWS = {"report": (1600, 1500, "light")}
 """Width and height in pixels, and theme."""
 DRAWN_MS = 3000
 
