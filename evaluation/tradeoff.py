@@ -56,7 +56,7 @@ def compute_safe_compression_score(
         the score, ≥ 0; None when an input is None or NaN, or the baseline is 0.
     """
     retention, smaller = _retention(critical_f1, baseline_critical_f1), _defined(compression)
-    return None if retention is None or smaller is None else smaller * retention**2
+    return None if retention is None or smaller is None else smaller * retention * retention
 
 
 def _retention(value: float | None, baseline: float | None) -> float | None:
