@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -75,7 +76,9 @@ def as_json(outcome: Outcome, config: StudyConfig) -> str:
 
 def front_table(front: pd.DataFrame, recommended: pd.DataFrame) -> Table:
     """The front, smallest model first; a star marks what can be recommended."""
-    table = Table(title="Pareto front", caption="★ safe on validation, not unsafe on test", title_justify="left")
+    caption = "★ safe on validation, not unsafe on test"
+    plain: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
+    table = Table(title="Pareto front", caption=caption, title_justify="left", **plain)
     for name in ("", "model", "chain", "F1 val", "F1 test", "MB", "× faster", "verdict"):
         table.add_column(name, justify="right" if name in NUMBERS else "left", overflow="fold", no_wrap=name != "chain")
     for row in plain_rows(front):
