@@ -13,6 +13,7 @@ import ray
 
 from evaluation.records import read_records, write_records
 from evaluation.report import write_report
+from pipeline.choice import recommended
 from search.config import StudyConfig
 from search.finish import flips_of, front_within_noise, measure_again, test_figures
 from search.searcher import ENDED, QUIET, collected_rows
@@ -34,10 +35,7 @@ class Outcome:
     @property
     def recommended(self) -> pd.DataFrame:
         """Rows on the safe front that are safe on validation and not unsafe on test; the teacher itself is none."""
-        if "test_safety_verdict" not in self.front:
-            return self.front[:0]
-        chosen = self.front["on_safe_front"] & (self.front["stage"] != "baseline")
-        return self.front[chosen & (self.front["test_safety_verdict"] != "unsafe")]
+        return recommended(self.front)
 
 
 @dataclass

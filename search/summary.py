@@ -15,6 +15,7 @@ from rich.table import Table
 
 from evaluation.chains import describe_chain
 from evaluation.records import plain_value
+from pipeline.model_rows import DROPS
 from search.config import StudyConfig
 from search.ending import Outcome
 
@@ -29,7 +30,6 @@ FILES = {
 }
 FIGURES = ("f1_macro", "test_f1_macro", "model_size_mb", "speedup_factor", "latency_mean_ms")
 NUMBERS = {"F1 val", "F1 test", "MB", "× faster"}
-DROPS = {"f1_drop": "macro F1", "critical_f1_drop": "critical F1", "critical_recall_drop": "critical recall"}
 
 
 def show(outcome: Outcome, config: StudyConfig, console: Console) -> None:

@@ -17,6 +17,7 @@ from pipeline.classical import train_classical
 from pipeline.distil import distil
 from pipeline.prune import prune
 from pipeline.quantize import quantize
+from pipeline.study_results import STORED_AS
 from pipeline.teacher import train_teacher
 from search.config import StudyConfig
 from search.space import Space, flat_settings
@@ -27,16 +28,8 @@ Curve = dict[str, Any]
 Report = Callable[[str, Row | None], None]
 """Told the stage that is at work, and then the row of the model that came out."""
 
-STORED_AS = {
-    "baseline": "teacher",
-    "after_kd": "distil",
-    "after_pruning": "prune",
-    "after_quantization": "quantize",
-    "classical": "classical",
-}
-"""Stage names of `trials.parquet`, and of the store."""
 ROW_STAGES = {stored: stage for stage, stored in STORED_AS.items()}
-"""The other way round."""
+"""Stage names of the store, and of `trials.parquet`."""
 DROPS = ("f1_drop", "critical_f1_drop", "critical_recall_drop")
 
 
