@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from evaluation.gate_result import GateResult, gate
 from evaluation.labelled import listed, read_labelled
 from evaluation.safety import SafetyLimits
+from pipeline.arguments import thread_count
 from pipeline.deployed import Deployed, load_deployed
 from pipeline.duplicates import DuplicateReport
 from pipeline.errors import InputError
@@ -191,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
         help="largest drops, absolute (these are the defaults); confidence=0.95 sets the level of the bounds",
     )
     made.add_argument("--critical-label", metavar="NAME", help="left out: the one that both folders name")
-    made.add_argument("--threads", type=_threads, default=1, help="of each model's runtime (default 1)")
+    made.add_argument("--threads", type=thread_count, default=1, help="of each model's runtime (default 1)")
     output = made.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print the result as JSON")
     output.add_argument("--quiet", action="store_true", help="print the verdict alone, in one line")
@@ -203,12 +204,6 @@ def _separator(text: str) -> str:
     if len(character) != 1 or character in '"\r\n\0':
         raise argparse.ArgumentTypeError(f"{text!r} is not one character; give ',', ';', '|' or tab")
     return character
-
-
-def _threads(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1")
-    return int(text)
 
 
 def _limit_values(text: str) -> dict[str, float]:

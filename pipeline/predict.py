@@ -19,6 +19,7 @@ from stat import S_ISREG
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from pipeline.arguments import thread_count
 from pipeline.comment_stream import SUFFIXES, Comment, Format, in_chunks, read_comments, to_json
 from pipeline.errors import InputError
 from pipeline.line_stream import read_lines
@@ -246,15 +247,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--to", type=Path, default=STANDARD, metavar="FILE", help="write here, not to standard output")
     made.add_argument("--with-text", action="store_true", help="repeat each comment in its answer")
-    made.add_argument("--threads", type=_positive, default=1, metavar="N", help="of the model's runtime (default: 1)")
+    made.add_argument(
+        "--threads", type=thread_count, default=1, metavar="N", help="of the model's runtime (default: 1)"
+    )
     made.add_argument("--quiet", action="store_true", help="show no progress")
     return made
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads; give 1 or more")
-    return int(text)
 
 
 if __name__ == "__main__":
