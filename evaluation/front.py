@@ -11,7 +11,7 @@ from pipeline.choice import knee as knee
 if TYPE_CHECKING:
     import pandas as pd
 
-MANY, STRONG = 2_000, 64
+MANY, STRONG = 2_000, 8
 """From this many rows on, so many rows of a sample's front are compared with all before anything is sorted."""
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -38,8 +38,11 @@ def non_dominated(losses: npt.NDArray[Any]) -> BoolArray:
         return on_front
     if len(losses) > MANY:
         on_front[on_front] = _not_beaten_by_a_few(losses[on_front])
-    unique_lexsorted, inverse = np.unique(losses[on_front], axis=0, return_inverse=True)
-    on_front[on_front] = _front_of_unique_lexsorted(unique_lexsorted)[inverse.reshape(-1)]
+    rows = losses[on_front]
+    order = np.lexsort(rows.T[::-1])
+    rows = rows[order]
+    first = np.append(True, (rows[1:] != rows[:-1]).any(axis=1))  # of equal rows, of which all are on the front or none
+    on_front[np.flatnonzero(on_front)[order]] = _front_of_unique_lexsorted(rows[first])[np.cumsum(first) - 1]
     return on_front
 
 
@@ -114,6 +117,8 @@ def _not_beaten_by_a_few(losses: FloatArray) -> BoolArray:
     generator = np.random.default_rng(0)
     sample = np.unique(losses[generator.integers(len(losses), size=MANY)], axis=0)
     strong = sample[_front_of_unique_lexsorted(sample)]
+    if 2 * len(strong) > len(sample):
+        return np.ones(len(losses), dtype=np.bool_)  # hardly a row is beaten by any
     left = np.arange(len(losses))
     rows = losses
     for row in strong[generator.permutation(len(strong))[:STRONG]]:
@@ -134,20 +139,36 @@ def _front_of_unique_lexsorted(losses: FloatArray) -> BoolArray:
         on_front = np.asarray(losses[:, 1] < best_before, dtype=np.bool_)
         on_front[0] = True  # nothing precedes the first row, even at +inf
         return on_front
-    return _sweep(losses) if objectives == 3 else _peel(losses)
+    return _halve(losses) if objectives == 3 else _peel(losses)
 
 
-def _sweep(losses: FloatArray) -> BoolArray:
-    """Three objectives: what precedes a row is no worse in the first, so a staircase in the other two decides."""
-    on_front = np.zeros(len(losses), dtype=np.bool_)
-    xs: list[float] = []
-    ys: list[float] = []
-    for row, (_, x, y) in enumerate(losses.tolist()):
-        steps = _replaced_steps(xs, ys, x, y)
-        if steps is not None:
-            on_front[row] = True
-            xs[steps], ys[steps] = [x], [y]
-    return on_front
+def _halve(losses: FloatArray) -> BoolArray:
+    """Three objectives: of two halves, the first is no worse in the first objective, so the other two decide.
+
+    Kung, Luccio and Preparata's recursion, level by level: in a block whose rows are in the second objective's order,
+    a row of its latter half is dominated if a row of the former half stands before it with a third that is no worse.
+    Rows are numbered, blocks are powers of two, and rows that fill up the last block dominate nothing.
+    """
+    rows = len(losses)
+    size = 1 << (rows - 1).bit_length()
+    blocks: npt.NDArray[np.int32] = np.append(np.argsort(losses[:, 1], kind="stable"), np.arange(rows, size)).astype(
+        np.int32
+    )
+    thirds: npt.NDArray[np.int32] = np.full(size, rows, dtype=np.int32)
+    thirds[:rows] = np.unique(losses[:, 2], return_inverse=True)[1][blocks[:rows]]
+    on_front = np.ones(size, dtype=np.bool_)
+    half = size // 2
+    while half:
+        blocks, thirds = blocks.reshape(-1, 2 * half), thirds.reshape(-1, 2 * half)
+        latter = (blocks & half).astype(np.bool_)
+        best_before = np.minimum.accumulate(np.where(latter, np.int32(rows + 1), thirds), axis=1)
+        on_front[blocks[latter & (best_before <= thirds)]] = False
+        blocks, thirds = (
+            np.stack([values[~latter].reshape(-1, half), values[latter].reshape(-1, half)], axis=1)
+            for values in (blocks, thirds)
+        )
+        half //= 2
+    return on_front[:rows]
 
 
 def _peel(losses: FloatArray) -> BoolArray:

@@ -147,3 +147,14 @@ def test_many_rows_are_thinned_without_losing_one(levels: int) -> None:
         for row in losses
     ]
     assert non_dominated(losses).tolist() == expected
+
+
+@pytest.mark.parametrize("rows", [MANY - 1, MANY + 49])
+def test_a_front_that_is_most_of_the_rows(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    sphere = -np.abs(rng.normal(size=(rows, 3)))
+    sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+    sphere[::7] = sphere[1::7][: len(sphere[::7])] + rng.choice([0.0, 1e-9], (len(sphere[::7]), 3))
+    expected = np.array([not ((sphere <= row).all(axis=1) & (sphere < row).any(axis=1)).any() for row in sphere])
+    assert 0.5 * rows < expected.sum() < rows
+    assert non_dominated(sphere).tolist() == expected.tolist()
