@@ -101,7 +101,8 @@ def _answers_alike(folder: Path, model: TextClassifier, texts: Sequence[str]) ->
     import torch
     from transformers import AutoTokenizer
 
-    batch = AutoTokenizer.from_pretrained(folder)(list(texts), padding=True, truncation=True, return_tensors="pt")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    batch = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
     ids, mask = batch["input_ids"], batch["attention_mask"]
     with torch.inference_mode():
         return bool(torch.allclose(huggingface_logits(folder, ids, mask), model(ids, mask), atol=TOLERANCE))
@@ -116,7 +117,7 @@ def huggingface_logits(folder: Path, input_ids: Tensor, attention_mask: Tensor) 
     from pipeline.models import HEAD_CONFIG, pool
 
     with _silent():  # it would tell of the pooler, which was pretrained for a task that is not ours
-        encoder = AutoModel.from_pretrained(folder).eval()
+        encoder = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
     pooling = json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8"))["pooling"]
     head = load_file(folder / HEAD_WEIGHTS)
     hidden = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state

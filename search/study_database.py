@@ -19,9 +19,10 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.storages._rdb.models import TrialValueModel
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import TextClause, text
+from sqlalchemy import DateTime, TextClause, bindparam, text
 
 _PARAM = text(
     "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
@@ -34,6 +35,13 @@ _USER_ATTRIBUTE, _SYSTEM_ATTRIBUTE = (
     )
     for kind in ("user", "system")
 )
+
+_VALUE = text(
+    "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (:trial, :objective, :value, :kind)"
+)
+_END = text(
+    "UPDATE trials SET state = :state, datetime_start = :began, datetime_complete = :ended WHERE trial_id = :trial"
+).bindparams(bindparam("began", type_=DateTime), bindparam("ended", type_=DateTime))
 
 WAIT_SECONDS = 60.0
 """How long a write waits for another process that has locked the database, such as the dashboard."""
@@ -116,12 +124,19 @@ class StudyDatabase(InMemoryStorage):
         self._write(_PARAM, trial_id, values)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """See `BaseStorage`; a trial that has ended is then read back: a resumed run will see the same."""
-        there = self._trials_there[trial_id]
-        changed = self._database.set_trial_state_values(there, state, values)
-        changed = super().set_trial_state_values(trial_id, state, values) and changed
-        if state.is_finished():
-            self._set_trial(trial_id, self._as_ours(trial_id))
+        """See `BaseStorage`."""
+        if not state.is_finished():
+            changed = self._database.set_trial_state_values(self._trials_there[trial_id], state, values)
+            return super().set_trial_state_values(trial_id, state, values) and changed
+        changed = super().set_trial_state_values(trial_id, state, values)
+        trial = super().get_trial(trial_id)
+        times = {"began": trial.datetime_start, "ended": trial.datetime_complete}
+        with self._database.engine.begin() as connection:
+            there = {"trial": self._trials_there[trial_id]}
+            for objective, value in enumerate(trial.values or ()):
+                stored, kind = TrialValueModel.value_to_stored_repr(value)
+                connection.execute(_VALUE, {**there, "objective": objective, "value": stored, "kind": kind.name})
+            connection.execute(_END, {**there, **times, "state": state.name})
         return changed
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
@@ -130,23 +145,20 @@ class StudyDatabase(InMemoryStorage):
         super().set_trial_intermediate_value(trial_id, step, intermediate_value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """See `BaseStorage`."""
-        super().set_trial_user_attr(trial_id, key, value)
-        self._write(_USER_ATTRIBUTE, trial_id, {"key": key, "value": json.dumps(value)})
+        """See `BaseStorage`; as read back, so that a resumed run sees the same."""
+        stored = json.dumps(value)
+        super().set_trial_user_attr(trial_id, sys.intern(key), _shared(json.loads(stored)))
+        self._write(_USER_ATTRIBUTE, trial_id, {"key": key, "value": stored})
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """See `BaseStorage`."""
-        super().set_trial_system_attr(trial_id, key, value)
-        self._write(_SYSTEM_ATTRIBUTE, trial_id, {"key": key, "value": json.dumps(value)})
+        """See `BaseStorage`; as read back."""
+        stored = json.dumps(value)
+        super().set_trial_system_attr(trial_id, key, json.loads(stored))
+        self._write(_SYSTEM_ATTRIBUTE, trial_id, {"key": key, "value": stored})
 
     def _write(self, statement: TextClause, trial_id: int, values: dict[str, Any]) -> None:
         with self._database.engine.begin() as connection:
             connection.execute(statement, {"trial": self._trials_there[trial_id], **values})
-
-    def _as_ours(self, trial_id: int) -> FrozenTrial:
-        trial = _interned(self._database.get_trial(self._trials_there[trial_id]))
-        trial._trial_id = trial_id
-        return trial
 
 
 class _Connection(sqlite3.Connection):
@@ -155,6 +167,15 @@ class _Connection(sqlite3.Connection):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.execute("PRAGMA synchronous=NORMAL")
+
+
+def copy_database(file: Path, to: Path) -> None:
+    """Copy a study's database by SQLite's backup: one whole file, as of one moment, whoever writes meanwhile.
+
+    For any thread; needs no open `StudyDatabase`.
+    """
+    with closing(sqlite3.connect(file, WAIT_SECONDS)) as source, closing(sqlite3.connect(to)) as copied:
+        source.backup(copied)
 
 
 def _interned(trial: FrozenTrial) -> FrozenTrial:

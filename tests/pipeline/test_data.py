@@ -305,6 +305,29 @@ def test_contradictory_config(tmp_path: Path) -> None:
     assert separator.startswith("data.separator='\"'") and "';'" in separator
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("<svg onload=alert(1)>", "holds '<'"),
+        ("threat>", "holds '>'"),
+        ("a\nb", "holds U+000A"),
+        ("x\u202eevil", "holds U+202E"),
+        ("nul\0", "holds U+0000"),
+    ],
+)
+def test_a_label_that_is_markup_is_refused(tmp_path: Path, name: str, what: str) -> None:
+    problems = problems_of(config_for(write(tmp_path, HEADER + GOOD_ROWS), label_columns=("bully", name)))
+    assert problems[0] == f"data.label_columns={name!r}: {what}, which is markup or cannot be seen; rename the column"
+
+
+@pytest.mark.parametrize("name", ["50%_off & more", "হুমকি", "ক্\u200cষ", 'say "no"', "hate speech"])
+def test_a_label_may_be_any_words(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "comments.csv"
+    comments().rename(columns={"bully": name}).to_csv(path, index=False)
+    data = prepare(config_for(path, label_columns=(name,)))
+    assert data.label_columns == (name,)
+
+
 def test_all_problems_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, "comment,bully,treat\n,0,1\nb,maybe,0\nc,,0\nd,1\n")
     problems = problems_of(config_for(path, label_columns=("bully", "threat", "spam")))
