@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.session import session
-from pipeline.cache import Store
+from pipeline.storage import open_store
 from search.config import StudyConfig
 from search.sampler import study_sampler
 from search.searcher import REFERENCES, open_study
@@ -85,7 +85,7 @@ def measured(folder: Path, overrides: list[str], cpus: int) -> dict[str, Any]:
     config = with_absolute_paths(config)
     claim_folder(config, resume=False)
     run = StudyRun(config, data, cpus, Console(file=io.StringIO()), trial=no_work())
-    data_key = data.add_to(Store(config.store_root)).key
+    data_key = data.add_to(open_store(config.store_place)).key
     study = open_study(config, study_sampler(config))
     study.set_user_attr(REFERENCES, [model_row("baseline", {}), model_row("classical", {})])
     memory: list[int] = []

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cache import Store
 from pipeline.classical import train_classical
 from pipeline.config import DistilConfig
 from pipeline.data import Data, load_data
 from pipeline.distil import distil
 from pipeline.runtime import load_classifier, sigmoid
+from pipeline.storage import open_store
 from pipeline.teacher import train_teacher
 from pipeline.thresholds import best_label_thresholds, f1_macro
 from search.start import checked
@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parsed()
     config, prepared = checked(arguments.study, arguments.overrides, resume=False)
     torch.set_num_threads(arguments.threads)
-    store = Store(config.store_root)
+    store = open_store(config.store_place)
     data = prepared.add_to(store)
     comments = load_data(data.path)
     floor = store.run(train_classical, config.classical, data)

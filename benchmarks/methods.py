@@ -24,11 +24,11 @@ from rich.table import Table
 
 from evaluation.evaluator import CompressionEvaluator
 from pipeline.artifact import Artifact
-from pipeline.cache import Store
 from pipeline.config import DistilConfig, PruneConfig, QuantizeConfig
 from pipeline.distil import distil
 from pipeline.prune import prune
 from pipeline.quantize import quantize
+from pipeline.storage import open_store
 from search.start import checked
 from search.trial import Workbench
 
@@ -106,7 +106,7 @@ def main() -> None:
     arguments = parsed()
     config, data = checked(arguments.study, arguments.overrides, resume=False)
     torch.set_num_threads(arguments.threads)
-    store = Store(config.store_root)
+    store = open_store(config.store_place)
     key = data.add_to(store).key
     bench = Workbench.open(config, key)
     laboratory = Laboratory(bench, bench.teacher(), arguments.layers, arguments.epochs)

@@ -23,7 +23,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cache import MANIFEST, Store
+from pipeline.cache import MANIFEST
+from pipeline.storage import open_store
 from search.config import StudyConfig
 from search.space import Space
 from search.start import checked, with_absolute_paths
@@ -67,7 +68,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     loaded, data = checked(arguments.study, arguments.set, resume=False)
     config = with_absolute_paths(loaded)
-    data_key = data.add_to(Store(config.store_root)).key
+    data_key = data.add_to(open_store(config.store_place)).key
     given = yaml.safe_load(arguments.given)
     base = Space(config).suggest(First({**given, "quantize.method": "none"}))
     run_trial(Workbench.open(config, data_key), base, lambda stage, row: None)

@@ -17,7 +17,7 @@ import torch
 from rich.progress import track
 
 from evaluation.records import write_records
-from pipeline.cache import Store
+from pipeline.storage import open_store
 from search.config import StudyConfig
 from search.space import Space
 from search.start import checked
@@ -71,7 +71,7 @@ def main() -> None:
     arguments = parsed()
     config, data = checked(arguments.study, arguments.overrides, resume=False)
     torch.set_num_threads(arguments.threads)
-    store = Store(config.store_root)
+    store = open_store(config.store_place)
     key = data.add_to(store).key
     bench = Workbench.open(config, key)
     rows: dict[str, Row] = {row["model_key"]: row for row in reference_rows(bench, lambda stage, row: None)}

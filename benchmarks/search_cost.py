@@ -41,9 +41,9 @@ def main() -> None:
     loaded, data = checked(arguments.study, arguments.overrides, resume=False)
     config: StudyConfig = with_absolute_paths(loaded)
     ray.init(include_dashboard=False, log_to_driver=False, num_cpus=arguments.cpus, configure_logging=False)
-    from pipeline.cache import Store
+    from pipeline.storage import open_store
 
-    key = data.add_to(Store(config.store_root)).key
+    key = data.add_to(open_store(config.store_place)).key
     references, _ = ray.get(ray.remote(prepare).options(num_cpus=arguments.cpus).remote(config, key, arguments.cpus))
     results = []
     for seed in arguments.seeds:

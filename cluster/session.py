@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.nodes import NODE_IDS, Node, alive_nodes, blind_nodes
+
 ROOT = Path(__file__).resolve().parent.parent
 """Folder that holds our packages: a checkout, an uploaded working directory, or site-packages."""
+PACKAGES = ("pipeline", "evaluation", "cluster", "search")
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -27,6 +33,15 @@ WORKER_ENVIRONMENT = {
 }
 KNOCK_SECONDS = 10
 """How long a cluster may take to accept a connection."""
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""What Ray sets in the driver of a `ray job submit` job, and nowhere else: metadata and runtime environment as JSON."""
+AUTH_MODE = "RAY_AUTH_MODE"
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""With 0 Ray takes 127.0.0.1 for the address of its node, on Linux too, and listens there."""
+TOKEN_REMEDY = (
+    "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to what the cluster was started with, "
+    "here as on every node"
+)
 
 
 class ClusterError(RuntimeError):
@@ -38,70 +53,149 @@ class Session:
     """A Ray session that is up."""
 
     cpus: float
-    """Processors of the largest node: what one trial, or the teacher's training, can have."""
+    """Processors of the largest node."""
     gpus: float
     """GPUs of the node that has most."""
     nodes: int
     dashboard_url: str | None
+    sizes: tuple[tuple[float, float], ...] = ()
+    """Processors and GPUs of every node."""
 
 
 @contextmanager
-def session(address: str, storage_is_local: bool = True) -> Iterator[Session]:
+def session(address: str, shared: Path | None = None) -> Iterator[Session]:
     """Ray while the block runs: `local` starts one node here, `auto` or `ray://host:port` joins a cluster.
 
-    A local node listens on the loopback interface alone, and runs without token authentication; a cluster's mode is the
-    one that `RAY_AUTH_MODE` names.
+    A local node listens on the loopback interface alone, with every port that Ray opens. Where a token is there
+    (`RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or the file that `ray get-auth-token --generate` writes) it is asked for,
+    unless `RAY_AUTH_MODE` says otherwise. Where there is none a local node runs without, open to the users of this
+    machine: the dashboard takes a token only from whoever types it in, and one made for the session would have to be
+    printed.
+
+    Args:
+        address: where.
+        shared: a folder that every node must see; None when there is none, as with an object store.
 
     Raises:
-        ClusterError: no cluster under the address, or several nodes with a store that only this one sees.
+        ClusterError: no cluster under the address, one that refuses our token, or a node that does not see `shared`.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if address == "local":
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    import ray
+    with _closed_to_others(address):
+        if address != "local" and os.environ.get(AUTH_MODE) == "token" and not _token_is_there():
+            raise ClusterError(f"--address {address}: RAY_AUTH_MODE=token, but there is no token; {TOKEN_REMEDY}")
+        import ray
 
-    try:
-        _knock(address)
-        context = ray.init(**_options(address))
-    except (OSError, OverflowError, RuntimeError, ValueError) as error:
-        what = f"--address {address}: no Ray session there ({error}); start one, or take --address local"
-        raise ClusterError(what) from error
-    try:
-        nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        if len(nodes) > 1 and storage_is_local:
-            raise ClusterError(
-                f"the cluster has {len(nodes)} nodes, but storage is a folder of this machine: "
-                "name a folder that all of them share, with --set storage=FOLDER"
-            )
-        cpus, gpus = (max(node["Resources"].get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
-        url = context.dashboard_url
-        yield Session(cpus, gpus, len(nodes), f"http://{url}" if url else None)
-    finally:
-        ray.shutdown()
+        try:
+            _knock(address)
+            context = ray.init(**_options(address))
+        except Exception as error:  # a plain one when a node of our own does not come up in time
+            if _refused_token(error):
+                raise ClusterError(
+                    f"--address {address}: the cluster takes no token but its own; {TOKEN_REMEDY}"
+                ) from error
+            what = f"--address {address}: no Ray session there ({error}); start one, or take --address local"
+            raise ClusterError(what) from error
+        try:
+            nodes = alive_nodes()
+            if shared is not None and len(nodes) > 1:
+                _check_shared(shared, nodes)
+            sizes = tuple((node.cpus, node.gpus) for node in nodes)
+            cpus, gpus = (max(size) for size in zip(*sizes, strict=True))
+            url = context.dashboard_url
+            yield Session(cpus, gpus, len(nodes), f"http://{url}" if url else None, sizes)
+        finally:
+            ray.shutdown()
 
 
-def check_fit(up: Session, cpus: float, gpus: float) -> None:
-    """Raise ClusterError when not even one trial finds its processors."""
+def check_fit(up: Session, cpus: float, gpus: float) -> int:
+    """Whole processors, at least 1, of the largest node on which a trial fits: what the teacher's training can have.
+
+    Args:
+        up: the session.
+        cpus: processors of one trial.
+        gpus: GPUs of one trial.
+
+    Raises:
+        ClusterError: not even one trial finds what it needs.
+    """
     for asked, there, name in ((cpus, up.cpus, "cpus"), (gpus, up.gpus, "gpus")):
         if asked > there:
             raise ClusterError(
                 f"resources.{name}_per_trial={asked:g}: no node has more than {there:g}; "
                 "ask for at most that, or join a cluster with larger nodes"
             )
+    sizes = up.sizes or ((up.cpus, up.gpus),)
+    fitting = [node_cpus for node_cpus, node_gpus in sizes if node_cpus >= cpus and node_gpus >= gpus]
+    if not fitting:
+        raise ClusterError(
+            f"resources.cpus_per_trial={cpus:g}, resources.gpus_per_trial={gpus:g}: no node has both; "
+            "ask for less of one, or join a cluster with larger nodes"
+        )
+    return max(1, int(max(fitting)))
+
+
+def default_address() -> str:
+    """Where trials run when nobody says: on the cluster that a job was submitted to, else on a node of our own."""
+    return "auto" if JOB in os.environ else "local"
+
+
+def passing_folder() -> Path | None:
+    """The folder that was uploaded for a `ray job submit` job and vanishes with it; None outside of such a job."""
+    environment: dict[str, Any] = json.loads(os.environ.get(JOB) or "{}").get("runtime_env") or {}
+    return Path.cwd() if environment.get("working_dir") else None
+
+
+def _check_shared(folder: Path, nodes: list[Node]) -> None:
+    """Raise ClusterError when not all nodes see the folder."""
+    from ray.exceptions import RayError
+
+    remedy = "name a bucket with --set storage=s3://BUCKET/PREFIX, or a folder that all of them share"
+    try:
+        blind = blind_nodes(folder, nodes)
+    except (OSError, RayError) as error:
+        raise ClusterError(f"storage={folder}: cannot tell whether all nodes see it ({error}); {remedy}") from error
+    if blind:
+        raise ClusterError(
+            f"storage={folder}: of {len(nodes)} nodes {len(blind)} do not see this folder: "
+            f"{', '.join(map(str, blind))}; {remedy}"
+        )
 
 
 def _knock(address: str) -> None:
-    """Raise OSError when nothing listens under `[ray://]host:port`: Ray itself would try for one to three minutes."""
+    """Raise OSError when nothing listens under `[ray://]host:port`: Ray itself would try for one to three minutes.
+
+    And AuthenticationError when a cluster there refuses our token, which Ray would offer for 20 s.
+    """
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
+    from ray.exceptions import AuthenticationError
+
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+        if not address.startswith("ray://"):
+            try:
+                GcsClient(address=address)
+            except AuthenticationError:
+                raise
+            except Exception:  # told better by ray.init
+                return
+
+
+def _refused_token(error: BaseException | None) -> bool:
+    """Whether the error came from a cluster that knows another token; Ray says so in the text of a cause alone."""
+    while error is not None:
+        if re.search("AuthenticationError|InvalidAuthToken|[Uu]nauthenticated", f"{type(error).__name__}: {error}"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _options(address: str) -> dict[str, Any]:
-    environment = {"env_vars": WORKER_ENVIRONMENT | {"PYTHONPATH": _python_path()}}
+    environment: dict[str, Any] = {"env_vars": dict(WORKER_ENVIRONMENT)}
     common: dict[str, Any] = {"runtime_env": environment, "log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
+        environment["env_vars"]["PYTHONPATH"] = _python_path()
         here = {
             "address": "local",
             "num_cpus": os.cpu_count(),
@@ -109,9 +203,54 @@ def _options(address: str) -> dict[str, Any]:
             "dashboard_host": "127.0.0.1",
         }
         return common | here
+    environment["env_vars"][NODE_IDS] = "1"
+    if passing_folder() != ROOT:  # else every worker has it from the job
+        environment |= {
+            "py_modules": [str(ROOT / package) for package in PACKAGES],
+            "excludes": ["__pycache__", "*.pyc"],
+        }
     return common | {"address": address}
 
 
 def _python_path() -> str:
     inherited = os.environ.get("PYTHONPATH")
     return os.pathsep.join([str(ROOT), *([inherited] if inherited else [])])
+
+
+@contextmanager
+def _closed_to_others(address: str) -> Iterator[None]:
+    """Settings of Ray that processes of a local session inherit, each where the environment names none.
+
+    The mode of authentication: with a token file alone Ray names none, and its own processes do not get in. And, for a
+    local session, the loopback interface: Ray would open its ports on all of them.
+    """
+    settings = {}
+    if _token_is_there() or address == "local":
+        settings[AUTH_MODE] = "token" if _token_is_there() else "disabled"
+    if address == "local":
+        settings[CLUSTERS] = "0"
+    ours = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(ours)
+    _read_settings_again()
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+        _read_settings_again()
+
+
+def _token_is_there() -> bool:
+    """In one of the places where Ray looks for it."""
+    file = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or Path(file).is_file()
+
+
+def _read_settings_again() -> None:
+    """Ray reads them from the environment once, when it is first imported."""
+    if "ray" in sys.modules:
+        from ray._private import ray_constants
+        from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
+
+        Config.initialize("")
+        ray_constants.ENABLE_RAY_CLUSTER = os.environ.get(CLUSTERS, "1") != "0"

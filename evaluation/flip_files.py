@@ -32,7 +32,7 @@ class Flips:
     supports: Mapping[str, Mapping[str, int]]
     """Comments that have the label, by split and label."""
     data_folder: str
-    """Where the comments are, as `pipeline.data.load_data` reads them."""
+    """Where the comments are: a folder that `pipeline.data.load_data` reads, or the URL of the study's store."""
     data_fingerprint: str
     """Of the comments that were compared."""
 
@@ -135,10 +135,16 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _texts(flips: Flips, source: Path) -> dict[str, Sequence[str]]:
     """The comments of each split, in the order that the flips count them in."""
     from pipeline.data import load_data
+    from pipeline.object_store import is_url
+    from pipeline.storage import open_store
 
     remedy = "run the study again (what is in the store is not made anew)"
     try:
-        data = load_data(Path(flips.data_folder))
+        folder = Path(flips.data_folder)
+        if is_url(flips.data_folder):
+            found = open_store(flips.data_folder).find("data", flips.data_fingerprint)
+            folder = found.path if found else folder  # which is not there
+        data = load_data(folder)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{source}: its comments are not in data_folder={flips.data_folder}: put the store back, or {remedy}"

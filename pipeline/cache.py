@@ -2,79 +2,65 @@
 
 A folder `<root>/<stage>/<key>/` is complete by construction: it is built under a temporary name, the manifest is
 written last, and then it is renamed. Whoever builds holds a lock that the operating system frees when its process ends.
+Where the nodes of a cluster share an object store, the root is this node's copy of it: what is there is there too, for
+it is uploaded before it gets its name here, or was fetched and checked.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from pipeline.artifact import Artifact, Notes, Stage
+from pipeline.checkpoints import checkpointing
 from pipeline.config import Config, StageConfig
+from pipeline.keys import artifact_key, canonical_json, deciding_versions
+from pipeline.manifest import (
+    MANIFEST,
+    DamagedArtifact,
+    Manifest,
+    check_files,
+    facts_of_files,
+    file_sha256,
+    read_manifest,
+)
+
+if TYPE_CHECKING:
+    from pipeline.remote_store import RemoteStore
+
+__all__ = ["MANIFEST", "DamagedArtifact", "Store", "artifact_key", "canonical_json", "deciding_versions", "file_sha256"]
 
 log = logging.getLogger(__name__)
-
-MANIFEST = "manifest.json"
-DECIDING_VERSIONS = ("torch", "transformers", "onnxruntime", "scikit-learn")
-
-
-class DamagedArtifact(Exception):
-    """A file of an artifact is missing or is not the one that was stored."""
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no white space: the same text for the same value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-@cache
-def deciding_versions() -> dict[str, str]:
-    """Versions of the libraries that decide what a stage computes."""
-    found = {}
-    for name in DECIDING_VERSIONS:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def artifact_key(stage: Stage, config: Config, parents: list[str], data: str | None) -> str:
-    """SHA-256 (64 hex digits) over stage, version, config, parents' keys, data fingerprint and library versions."""
-    content = {
-        "stage": stage.name,
-        "version": stage.version,
-        "config": config.key_fields(),
-        "parents": parents,
-        "data": data,
-        "libraries": deciding_versions(),
-    }
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Store:
     """Artifacts below one local folder, shared by every study and process that names it."""
 
-    def __init__(self, root: Path, waiting: Callable[[str], None] | None = None) -> None:
-        """Open the store at `root`; `waiting(stage)` is called when another process builds what is asked for."""
+    def __init__(
+        self, root: Path, waiting: Callable[[str], None] | None = None, remote: RemoteStore | None = None
+    ) -> None:
+        """Open the store.
+
+        Args:
+            root: its folder.
+            waiting: `waiting(stage)` is called when another process builds what is asked for.
+            remote: what the nodes of a cluster share, of which `root` is this node's copy. Whatever needs it raises
+                RemoteError when it cannot be used.
+        """
         self.root = Path(root).resolve()
         self._waiting = waiting
+        self._remote = remote
         self._verified: set[str] = set()
 
     def run(self, stage: Stage, config: Config, *inputs: Artifact) -> Artifact:
@@ -103,22 +89,35 @@ class Store:
         if found:
             return found
         facts = facts or {"parents": [], "config": {}}
-        with self._lock(stage, key):
+        with self._turn(stage, key):
             return self._look_or_set_aside(stage, key) or self._build(stage, key, build, facts)
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The artifact if it is stored and whole; a damaged one is set aside, and reported."""
         try:
-            return self._look(stage, key)
+            found = self._look(stage, key)
+            if found or self._remote is None or not self._remote.has(stage, key):
+                return found
         except DamagedArtifact:
-            with self._lock(stage, key):
-                return self._look_or_set_aside(stage, key)
+            pass
+        with self._lock(stage, key):
+            return self._look_or_set_aside(stage, key)
+
+    def made_from(self, stage: str, parent: str) -> Iterator[Artifact]:
+        """The stage's artifacts that were made from `parent` alone, a key, and the data; none that is damaged."""
+        keys = set(self._remote.children(stage, parent)) if self._remote else set()
+        for file in (self.root / stage).glob(f"*/{MANIFEST}"):
+            with suppress(OSError, DamagedArtifact):  # being removed, or damaged: `find` tells when it is asked for
+                if read_manifest(file.read_bytes(), file.parent.name, str(file.parent)).get("parents") == [parent]:
+                    keys.add(file.parent.name)
+        found = (self.find(stage, key) for key in sorted(keys))
+        return (artifact for artifact in found if artifact is not None)
 
     def _look(self, stage: str, key: str) -> Artifact | None:
-        """The artifact if it is stored.
+        """The artifact if it is in the root.
 
         Raises:
-            DamagedArtifact: it is stored, but not whole.
+            DamagedArtifact: it is there, but not whole.
         """
         path = self.root / stage / key
         if not path.is_dir():
@@ -128,14 +127,24 @@ class Store:
     def _look_or_set_aside(self, stage: str, key: str) -> Artifact | None:
         """`find` for the holder of the key's lock: what it moves cannot be what another process has just built anew."""
         try:
-            return self._look(stage, key)
+            found = self._look(stage, key)
         except DamagedArtifact as error:
+            found = None
             aside = self.root / ".damaged" / f"{stage}-{key}-{time.time_ns()}"
             aside.parent.mkdir(parents=True, exist_ok=True)
             (self.root / stage / key).rename(aside)
             self._verified.discard(key)
-            log.warning("%s; it was moved to %s and is built again", error, aside)
+            again = "fetched or built" if self._remote else "built"
+            log.warning("%s; it was moved to %s and is %s again", error, aside, again)
+        return found or self._fetch(stage, key)
+
+    def _fetch(self, stage: str, key: str) -> Artifact | None:
+        """The artifact from the store that is shared, for the holder of the key's lock."""
+        if self._remote is None:
             return None
+        with self._folder_for(key) as folder:
+            manifest = self._remote.fetch(stage, key, folder)
+            return self._commit(stage, key, folder, manifest, cache_hit=True) if manifest else None
 
     @contextmanager
     def _lock(self, stage: str, key: str) -> Iterator[None]:
@@ -153,13 +162,41 @@ class Store:
         finally:
             lock.release()
 
-    def _build(self, stage: str, key: str, build: Callable[[Path], Notes], facts: dict[str, Any]) -> Artifact:
+    @contextmanager
+    def _turn(self, stage: str, key: str) -> Iterator[None]:
+        """Keep all others, on this node and on the others, from building what is looked for and built in the block."""
+        with self._lock(stage, key):
+            if self._remote is None:
+                yield
+                return
+            waiting = partial(self._waiting, stage) if self._waiting else None
+            with self._remote.alone(stage, key, self._owner(), waiting):
+                yield
+
+    def _owner(self) -> str:
+        """A name of this folder, the same for all processes that use it; a lock of its holds for them all."""
+        file = self.root / ".locks" / "owner"
+        with FileLock(file.with_suffix(".lock")):
+            if not file.is_file():
+                file.write_text(uuid.uuid4().hex, encoding="utf-8")
+            return file.read_text(encoding="utf-8")
+
+    @contextmanager
+    def _folder_for(self, key: str) -> Iterator[Path]:
+        """An empty folder for the holder of the key's lock, which is removed unless it is moved away."""
         folder = self.root / ".building" / key
         shutil.rmtree(folder, ignore_errors=True)  # left by a builder that died: we hold its lock now
         folder.mkdir(parents=True)
-        started = time.perf_counter()
         try:
-            notes = build(folder)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _build(self, stage: str, key: str, build: Callable[[Path], Notes], facts: dict[str, Any]) -> Artifact:
+        with self._folder_for(key) as folder:
+            started = time.perf_counter()
+            with self._resumable(key):
+                notes = build(folder)
             manifest = {
                 "key": key,
                 "stage": stage,
@@ -168,35 +205,52 @@ class Store:
                 "notes": notes,
                 "seconds": time.perf_counter() - started,
                 "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "files": {
-                    file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
-                    for file in sorted(folder.rglob("*"))
-                    if file.is_file()
-                },
+                "files": facts_of_files(folder),
             }
-            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-            final = self.root / stage / key
-            final.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(final)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        self._verified.add(key)
-        return Artifact(key, stage, final, json.loads((final / MANIFEST).read_text(encoding="utf-8")))
+            content = json.dumps(manifest, indent=1, ensure_ascii=False)
+            (folder / MANIFEST).write_text(content, encoding="utf-8")
+            if self._remote:
+                self._remote.publish(stage, key, folder, manifest)
+            return self._commit(stage, key, folder, json.loads(content))
 
-    def _verify(self, path: Path, key: str) -> dict[str, Any]:
+    @contextmanager
+    def _resumable(self, key: str) -> Iterator[None]:
+        """Let trainings go on where a builder that died, here or on another node, had come."""
+        checkpoints = self.root / ".checkpoints" / key
+        if self._remote and not checkpoints.is_dir():
+            self._remote.fetch_checkpoints(key, checkpoints)
+        saved = partial(self._remote.publish_checkpoints, key) if self._remote else None
+        try:
+            with checkpointing(checkpoints, saved):
+                yield
+        except (ValueError, ArithmeticError):  # training on would come to the same end
+            self._drop_checkpoints(key)
+            raise
+
+    def _drop_checkpoints(self, key: str) -> None:
+        checkpoints = self.root / ".checkpoints" / key
+        if not checkpoints.is_dir():
+            return
+        if self._remote:
+            self._remote.drop_checkpoints(key, checkpoints)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+
+    def _commit(self, stage: str, key: str, folder: Path, manifest: Manifest, cache_hit: bool = False) -> Artifact:
+        """Give a finished folder its name; from now on it is found."""
+        final = self.root / stage / key
+        final.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(final)
+        self._verified.add(key)
+        self._drop_checkpoints(key)
+        return Artifact(key, stage, final, manifest, cache_hit)
+
+    def _verify(self, path: Path, key: str) -> Manifest:
         """The manifest, after comparing sizes, and digests when this store object first meets the artifact."""
         try:
-            manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            files: dict[str, dict[str, Any]] = manifest["files"]
-            if manifest["key"] != key:
-                raise DamagedArtifact(f"{path}: its manifest is of another artifact")
-            for name, facts in files.items():
-                if (path / name).stat().st_size != facts["bytes"]:
-                    raise DamagedArtifact(f"{path / name}: size differs from the manifest's")
-                if key not in self._verified and file_sha256(path / name) != facts["sha256"]:
-                    raise DamagedArtifact(f"{path / name}: content differs from the manifest's SHA-256")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            content = (path / MANIFEST).read_bytes()
+        except OSError as error:
             raise DamagedArtifact(f"{path}: {error}") from error
+        manifest = read_manifest(content, key, str(path))
+        check_files(path, manifest, str(path), digests=key not in self._verified)
         self._verified.add(key)
         return manifest

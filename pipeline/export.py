@@ -66,7 +66,7 @@ def _export(options: argparse.Namespace) -> None:
     unsafe = warnings(choice.row)
     for line in unsafe:
         print(f"WARNING: {line}; do not deploy it without a review of your own", file=sys.stderr, flush=True)
-    store = options.store or results.store_root
+    store = options.store or results.store_place
     done = export_model(results, choice, target, store_root=store, overwrite=options.overwrite, say=say)
     following = f"python -m pipeline.predict {shlex.quote(str(options.to))} comments.txt"
     if options.json:
@@ -167,7 +167,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--max-latency-ms", type=_positive, metavar="MS", help="budget of one comment's mean latency")
     made.add_argument("--min-speedup", type=_positive, metavar="X", help="times the teacher's speed, at least")
     made.add_argument("--unsafe", action="store_true", help="choose among all of the front, whatever the verdicts")
-    made.add_argument("--store", type=Path, metavar="FOLDER", help="where the artifacts lie now, if they were moved")
+    made.add_argument(
+        "--store", metavar="PLACE", help="folder or s3://BUCKET/PREFIX where the artifacts lie now, if they were moved"
+    )
     made.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
     made.add_argument("--quiet", action="store_true", help="print warnings and errors alone")
     return made

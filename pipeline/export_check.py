@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifact import Artifact
-from pipeline.cache import MANIFEST, Store
+from pipeline.cache import Store
 from pipeline.data import Data
 from pipeline.deployed import BATCH, load_deployed
 from pipeline.runtime import load_classifier, load_deployment, sigmoid
@@ -63,20 +63,14 @@ def answers_of_study(store: Store, data: Artifact, comments: Data, model: Artifa
 
 def stored_logits(store: Store, data_key: str, model_key: str, split: str) -> NDArray[np.float32] | None:
     """What the study's evaluation noted of the model on a split, [comments, labels]; None if it never answered that."""
-    folder = store.root / "predictions"
-    found: list[tuple[str, str]] = []
-    for file in folder.glob(f"*/{MANIFEST}"):
-        try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue  # being built, or damaged: another one, or the model itself, answers
-        of_model = manifest.get("data") == data_key and manifest.get("parents") == [model_key]
-        if of_model and manifest.get("config", {}).get("split") == split:
-            found.append((str(manifest.get("created_at")), str(manifest.get("key"))))
-    artifact = store.find("predictions", max(found)[1]) if found else None
-    if artifact is None:
+    found: list[tuple[str, str, Path]] = []
+    for artifact in store.made_from("predictions", model_key):
+        manifest = artifact.manifest
+        if manifest.get("data") == data_key and manifest.get("config", {}).get("split") == split:
+            found.append((str(manifest.get("created_at")), artifact.key, artifact.path))
+    if not found:
         return None
-    logits: NDArray[np.float32] = np.load(artifact.path / "logits.npy", allow_pickle=False)
+    logits: NDArray[np.float32] = np.load(max(found)[2] / "logits.npy", allow_pickle=False)
     return logits
 
 

@@ -24,7 +24,9 @@ from pipeline.huggingface_form import write_huggingface
 from pipeline.model_card import UNKNOWN, Answered, Card, model_card
 from pipeline.model_rows import SHOWN_KEY, number
 from pipeline.ngram_bag import HASHING
+from pipeline.object_store import is_url
 from pipeline.runtime import DEPLOY, TOKENIZER, Deployment, load_deployment
+from pipeline.storage import open_store
 from pipeline.study_results import STORED_AS, StudyResults
 
 SOURCES = Path(exported.__path__[0])
@@ -59,7 +61,7 @@ def export_model(
     choice: Choice,
     target: Path,
     *,
-    store_root: Path,
+    store_root: Path | str,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Exported:
@@ -155,10 +157,10 @@ def _text_of_model(model: str, name: str) -> str:
     return Path(file).read_text(encoding="utf-8", errors="replace") if is_file else ""
 
 
-def _store(root: Path, results: StudyResults) -> Store:
-    if not root.is_dir():
-        raise InputError([f"{root}: the store of the study is gone; {_remedy(results)}"])
-    return Store(root)
+def _store(place: Path | str, results: StudyResults) -> Store:
+    if not is_url(str(place)) and not Path(place).is_dir():
+        raise InputError([f"{place}: the store of the study is gone; {_remedy(results)}"])
+    return open_store(place)
 
 
 def _find(store: Store, stage: str, key: str, results: StudyResults) -> Artifact:

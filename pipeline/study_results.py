@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
+from pipeline.object_store import is_url
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,8 +75,14 @@ class StudyResults:
         return str(named)
 
     @property
+    def store_place(self) -> str:
+        """Where `pipeline.storage.open_store` finds the artifacts: a URL, or the folder `store_root`."""
+        storage = self.settings.get("storage")
+        return storage if isinstance(storage, str) and is_url(storage) else str(self.store_root)
+
+    @property
     def store_root(self) -> Path:
-        """Folder of the artifacts: `storage` of the study, or `.store` beside the study's folder.
+        """Folder of the artifacts, not of a URL: `storage` of the study, or `.store` beside the study's folder.
 
         A relative `storage` counts from where the study was started; where it is not found from here, the folder above
         the results is tried.

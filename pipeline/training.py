@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from pipeline.checkpoints import Checkpoint, next_place
+from pipeline.descent import AfterStep, Descent, TrainingDiverged, below
 from pipeline.losses import hard_loss
 from pipeline.models import Classifier
-from pipeline.objective import LOSSES, Examples, Matching, Objective, Recipe, device, padded, student_recipe
+from pipeline.objective import Examples, Matching, Recipe, device, padded, student_recipe
 from pipeline.runtime import sigmoid
 from pipeline.thresholds import best_shared_threshold
 from pipeline.tokens import Tokens, bucketed_batches, sorted_batches
@@ -36,14 +42,11 @@ __all__ = [
 ]
 
 History = list[dict[str, float]]
-AfterStep = Callable[[int, int], None]
 INFERENCE_BATCH = 64
-CHECK_EVERY = 20
-"""Steps between two looks at the loss: often enough to stop a diverged run, seldom enough not to hold up a GPU."""
+CHECKPOINT_FORMAT = 1
+"""Raised when checkpoints of before can no longer be read."""
 
-
-class TrainingDiverged(ArithmeticError):
-    """The loss became NaN or infinite."""
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -64,12 +67,15 @@ def train(
 ) -> History:
     """Train in place, and leave the model with the weights of its best epoch by validation macro F1.
 
+    Inside of `pipeline.checkpoints.checkpointing` it goes on after the last epoch that was kept there, to the same end.
+
     Args:
         model: trained in place; parameters that require no gradient stay as they are.
         examples: with teacher's logits if `recipe.alpha` > 0.
         validation: chooses the epoch; its shared threshold is explored anew in each.
         recipe: see `Recipe`.
-        after_step: called after each optimiser step with the steps done and all steps, to hold a mask.
+        after_step: called after each optimiser step with the steps done and all steps, to hold a mask; what changes in
+            it on the way must be `pipeline.descent.Stateful`.
         matching: answers in the model's stead and adds a loss of its own; its parameters are trained too.
 
     Returns:
@@ -80,71 +86,87 @@ def train(
     """
     generator = np.random.default_rng(recipe.seed)
     plan = [bucketed_batches(examples.tokens.lengths, recipe.batch_size, generator) for _ in range(recipe.epochs)]
-    descent = _Descent(model, examples, recipe, matching, sum(map(len, plan)), after_step)
-    history: History = []
-    best: dict[str, Tensor] = {}
-    best_epoch = 0
-    for epoch, batches in enumerate(plan):
+    descent = Descent(model, examples, recipe, matching, sum(map(len, plan)), after_step)
+    progress = _Progress(model, recipe)
+    place = next_place()
+    identity = _identity(descent, recipe, examples, validation, after_step) if place else ""
+    if place and (checkpoint := place.load(identity)):
+        progress.go_on(checkpoint, descent)
+        log.info("training %d goes on after epoch %d of %d", place.number, len(progress.history), len(plan))
+    while not progress.finished:
         started = perf_counter()
-        figures = {"epoch": epoch + 1, **descent.epoch(batches, epoch + 1)}
+        epoch = len(progress.history)
+        figures = {"epoch": epoch + 1, **descent.epoch(plan[epoch], epoch + 1)}
         figures |= validate(model, validation) | {"seconds": perf_counter() - started}
-        if not history or figures["val_macro_f1"] > max(entry["val_macro_f1"] for entry in history):
-            best, best_epoch = {name: tensor.clone() for name, tensor in model.state_dict().items()}, epoch
-        history.append(figures)
-        if recipe.patience and epoch - best_epoch >= recipe.patience:
-            break
-    model.load_state_dict(best)
+        progress.add(figures)
+        if place and place.is_due(progress.finished):
+            place.save(progress.checkpoint(descent), identity)
+    model.load_state_dict(progress.best)
     model.eval().cpu()
-    return history
+    return progress.history
 
 
-class _Descent:
-    """Objective, optimiser and schedule of one training, a step at a time."""
+class _Progress:
+    """What a training has come to: its history and its best weights."""
 
-    def __init__(
-        self,
-        model: Classifier,
-        examples: Examples,
-        recipe: Recipe,
-        matching: Matching | None,
-        total_steps: int,
-        after_step: AfterStep | None,
-    ) -> None:
-        self._model = model.to(device())
-        if matching is not None:
-            matching.to(device())
-        self._optimizer = _optimizer(model, recipe, matching)
-        self._trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: _rate(step, total_steps, recipe)
-        )
-        self._objective = Objective(model, examples, recipe, matching)
-        self._comments, self._clip_norm = len(examples.labels), recipe.clip_norm
-        self._after_step, self._done, self._total = after_step, 0, total_steps
+    def __init__(self, model: Classifier, recipe: Recipe) -> None:
+        self._model, self._recipe = model, recipe
+        self.history: History = []
+        self.best: dict[str, Tensor] = {}
+        self._best_epoch = 0
+        """Counted from 0."""
 
-    def epoch(self, batches: Sequence[NDArray[np.int64]], number: int) -> dict[str, float]:
-        """The mean losses over one pass; looks at the loss now and then, so that a GPU is not held up."""
-        self._model.train()
-        sums = torch.zeros(len(LOSSES), device=device())
-        for step, rows in enumerate(batches):
-            sums += self._step(rows) * len(rows)
-            if (step % CHECK_EVERY == 0 or step == len(batches) - 1) and not torch.isfinite(sums).all():
-                where = f"epoch {number}, step {step + 1}"
-                raise TrainingDiverged(f"the loss is not finite in {where}: lower the learning rate")
-        return dict(zip(LOSSES, (sums / self._comments).tolist(), strict=True))
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done, or none has been better for as long as the recipe waits."""
+        done, patience = len(self.history), self._recipe.patience
+        return done == self._recipe.epochs or (patience > 0 and done - 1 - self._best_epoch >= patience)
 
-    def _step(self, rows: NDArray[np.int64]) -> Tensor:
-        """One step on these comments; their losses, as `LOSSES` names them."""
-        losses = self._objective(rows)
-        losses[0].backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._trained, self._clip_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        self._schedule.step()
-        self._done += 1
-        if self._after_step:
-            self._after_step(self._done, self._total)
-        return losses.detach()
+    def add(self, figures: dict[str, float]) -> None:
+        """Note an epoch, and keep the model's weights if they are the best so far."""
+        if not self.history or figures["val_macro_f1"] > max(entry["val_macro_f1"] for entry in self.history):
+            self._keep_as_best(len(self.history))
+        self.history.append(figures)
+
+    def _keep_as_best(self, epoch: int) -> None:
+        self.best, self._best_epoch = {name: one.clone() for name, one in self._model.state_dict().items()}, epoch
+
+    def checkpoint(self, descent: Descent) -> Checkpoint:
+        """All that the next epoch depends on; of a finished training, what it leaves behind."""
+        facts: dict[str, Any] = {"history": self.history, "best_epoch": self._best_epoch}
+        if self.finished:
+            tensors = descent.result()
+        else:
+            facts["descent"], tensors = descent.state()
+        if self.finished or self._best_epoch < len(self.history) - 1:  # else the best weights are the model's own
+            tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        return Checkpoint(facts, tensors)
+
+    def go_on(self, checkpoint: Checkpoint, descent: Descent) -> None:
+        """Bring all to where it was when the checkpoint was made."""
+        facts, best = checkpoint.facts, below("best", checkpoint.tensors)
+        if "descent" in facts:
+            descent.load_state(facts["descent"], checkpoint.tensors)
+        else:
+            descent.load_result(checkpoint.tensors)
+        self.history, self.best, self._best_epoch = facts["history"], best, facts["best_epoch"]
+        if not best:
+            self._keep_as_best(self._best_epoch)
+
+
+def _identity(
+    descent: Descent, recipe: Recipe, examples: Examples, validation: Examples, after_step: AfterStep | None
+) -> str:
+    """What a checkpoint must be of to be this training's: 64 hex digits."""
+    facts = {
+        "format": CHECKPOINT_FORMAT,
+        "recipe": asdict(recipe),
+        "comments": [len(examples.labels), len(validation.labels)],
+        "tokens": [len(examples.tokens.ids), len(validation.tokens.ids)],
+        "after_step": type(after_step).__name__,
+        **descent.shapes(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def validate(model: Classifier, validation: Examples) -> dict[str, float]:
@@ -185,26 +207,3 @@ def forward(model: Classifier, tokens: Tokens, rows: NDArray[np.int64]) -> Tenso
     """The model's logits [rows, labels] for these comments, padded to the longest of them."""
     logits: Tensor = model(*padded(model, tokens, rows))
     return logits
-
-
-def _optimizer(model: Classifier, recipe: Recipe, matching: nn.Module | None = None) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); vectors and scalars do not decay."""
-    head = {id(parameter) for parameter in model.head.parameters()}
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for parameter in [*model.parameters(), *(matching.parameters() if matching is not None else ())]:
-        if not parameter.requires_grad:
-            continue
-        rate = (recipe.head_learning_rate if id(parameter) in head else None) or recipe.learning_rate
-        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    settings = [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
-    return torch.optim.AdamW(settings, fused=True)
-
-
-def _rate(step: int, total: int, recipe: Recipe) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then linear or cosine fall to zero."""
-    warmup = max(1, round(recipe.warmup_fraction * total))
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
-    return 1.0 - progress if recipe.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))

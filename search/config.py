@@ -21,6 +21,8 @@ from pipeline.config import (
     StageConfig,
     TeacherConfig,
 )
+from pipeline.object_store import is_url
+from pipeline.storage import copy_folder
 from search.wording import problem, suggestion
 
 STAGES: Mapping[str, type[StageConfig]] = {"distil": DistilConfig, "prune": PruneConfig, "quantize": QuantizeConfig}
@@ -130,6 +132,14 @@ class ResourcesConfig(Config):
     """GPUs of one trial, fractions allowed."""
     max_concurrent: int | None = Field(None, ge=1)
     """Most trials at a time; null for as many as the resources hold."""
+    retries: int = Field(2, ge=0, le=100)
+    """How often a trial is run again when its worker or node is lost, or memory, disk or store fail it; 0 for never."""
+    stage_minutes: float | None = Field(None, gt=0.0, le=100_000.0)
+    """Longest time of one stage and its measuring, waits for other workers apart; then its worker is ended, and the
+    trial run again, `retries` times at most. Null for no limit."""
+    memory_gb_per_trial: float | None = Field(None, gt=0.0)
+    """Memory of one trial in GB of 2**30 bytes: set aside for it by Ray, and a trial that asks for more gets an error
+    (on Linux) and is run again, `retries` times at most. Null for no limit."""
 
 
 class TrackingConfig(Config):
@@ -214,7 +224,7 @@ class StudyConfig(Config):
     results_dir: str = Field("results", min_length=1)
     """Folder with one folder a study."""
     storage: str | None = Field(None, min_length=1)
-    """Folder of the artifact store, shared by studies; null for `.store` in results_dir."""
+    """Folder of the artifact store, shared by studies, or s3://BUCKET/PREFIX; null for `.store` in results_dir."""
 
     @property
     def folder(self) -> Path:
@@ -223,8 +233,20 @@ class StudyConfig(Config):
 
     @property
     def store_root(self) -> Path:
-        """Folder of the artifact store."""
+        """Folder of the artifact store; of an object store, of this node's copy."""
+        if self.storage is not None and self.storage_is_remote:
+            return copy_folder(self.storage)
         return Path(self.results_dir) / ".store" if self.storage is None else Path(self.storage)
+
+    @property
+    def storage_is_remote(self) -> bool:
+        """Whether the artifact store is an object store, which every node of a cluster sees."""
+        return is_url(self.storage)
+
+    @property
+    def store_place(self) -> str:
+        """Where `pipeline.storage.open_store` finds the artifact store: its folder or URL."""
+        return str(self.storage if self.storage_is_remote else self.store_root)
 
     @property
     def critical_label(self) -> str:

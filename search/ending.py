@@ -97,7 +97,9 @@ class Ending:
         return [{**row, **flags[row["model_key"]]} for row in rows if row.get("model_key") in flags]
 
     def _on_worker(self, function: Callable[..., Any], rows: list[Row]) -> Any:
-        return ray.get(ray.remote(with_bench).remote(function, self.config, self.data_key, rows))
+        resources = self.config.resources  # of a trial: what has room for one has room for this
+        task = ray.remote(with_bench).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)
+        return ray.get(task.remote(function, self.config, self.data_key, rows))
 
     def _write(self, study: optuna.Study, front: list[Row], more: list[Path], finished: bool = False) -> Outcome:
         """Write the Parquet files, and every table and figure from them."""

@@ -95,9 +95,14 @@ def flips_of(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> Flips:
         supports={
             split: dict(zip(names, labels[split].sum(axis=0, dtype=int).tolist(), strict=True)) for split in SPLITS
         },
-        data_folder=str(bench.data.path.resolve()),
+        data_folder=_data_place(bench),
         data_fingerprint=load_data(bench.data.path).fingerprint,
     )
+
+
+def _data_place(bench: Workbench) -> str:
+    """Where a machine that has the results finds the comments: this node's copy of an object store is not there."""
+    return bench.config.store_place if bench.config.storage_is_remote else str(bench.data.path.resolve())
 
 
 def _decisions(evaluator: CompressionEvaluator, model: Artifact, split: SplitName) -> NDArray[np.int8]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.object_store import url_fault
 from search.config import Choices, StudyConfig
 from search.wording import problem
 
@@ -26,8 +27,9 @@ _TOKENIZER_FILES = ("*token*.json", "vocab*", "merges.txt", "*.model")
 def check_paths(config: StudyConfig) -> list[str]:
     """Problems with the folders of teacher, results and store, a line each; never uses the network."""
     problems = _folder_problems("results_dir", config.results_dir, config.folder)
-    if config.storage is not None and "://" in config.storage:
-        problems.append(problem("storage", config.storage, "must be a folder; mount the remote one and name it here"))
+    if config.storage is not None and config.storage_is_remote:
+        fault = url_fault(config.storage)
+        problems += [f"storage: {fault}"] if fault else []  # without the URL, which may have a password in it
     elif config.storage is not None or not problems:
         key, value = ("results_dir", config.results_dir) if config.storage is None else ("storage", config.storage)
         problems += _folder_problems(key, value, config.store_root)
@@ -167,13 +169,16 @@ def resolve(config: StudyConfig) -> StudyConfig:
     return config.model_copy(update={"teacher": teacher.model_copy(update={"model_digest": digest})})
 
 
+def model_files(folder: Path) -> list[str]:
+    """Names of the files that make the model: config, weights, tokenizer."""
+    patterns = _WEIGHT_FILES + _TOKENIZER_FILES
+    return sorted({file.name for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+
+
 def model_digest(folder: Path) -> str:
     """SHA-256 over the names and contents of the files that make the model: config, weights, tokenizer."""
-    files = {
-        file.name for pattern in _WEIGHT_FILES + _TOKENIZER_FILES for file in folder.glob(pattern) if file.is_file()
-    }
     whole = hashlib.sha256()
-    for name in sorted(files):
+    for name in model_files(folder):
         with (folder / name).open("rb") as stream:
             whole.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()

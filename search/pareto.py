@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 if Path(sys.path[0]).resolve() == ROOT / "search":
     sys.path[0] = str(ROOT)  # run as a file: its own folder must not stand for top-level modules
 
 from pipeline.errors import InputError  # noqa: E402
+
+if TYPE_CHECKING:
+    from pipeline.data import Data
+    from search.config import StudyConfig
 
 DONE, NO_SAFE_MODEL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -31,36 +36,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config, data = checked(options.study, options.set, options.resume)
     except InputError as error:
         return refuse(error.problems)
+    try:
+        return run(config, data, options)
+    except InputError as error:
+        return refuse(error.problems)
+
+
+def run(config: StudyConfig, data: Data, options: argparse.Namespace) -> int:
+    """Run the study, show what came out, and return the exit status."""
     from rich.console import Console
 
-    from cluster.session import ClusterError, check_fit, session
-    from search.start import claim_folder, data_summary, with_absolute_paths
+    from cluster.session import ClusterError, check_fit, default_address, session
+    from pipeline.remote import RemoteUnreachable
+    from search.results_mirror import ResultsNotKept, place
 
     console = Console(highlight=False, stderr=options.json, quiet=options.quiet)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
     try:
-        with session(options.address, storage_is_local=config.storage is None) as up:
-            check_fit(up, config.resources.cpus_per_trial, config.resources.gpus_per_trial)
-            if moved := claim_folder(config, options.resume):
-                console.print(f"the earlier study of this name is kept in {moved}", markup=False, soft_wrap=True)
+        with session(
+            options.address or default_address(), None if config.storage_is_remote else config.store_root
+        ) as up:
+            cpus = check_fit(up, config.resources.cpus_per_trial, config.resources.gpus_per_trial)
+            running = begin(config, data, options.resume, say)
             from search.study import StudyRun
             from search.summary import as_json, show
 
-            console.print(f"study {config.study}: {data_summary(data)}", markup=False, soft_wrap=True)
-            console.print(f"Ray dashboard: {up.dashboard_url}" if up.dashboard_url else "Ray has no dashboard")
-            outcome = StudyRun(with_absolute_paths(config), data, max(1, int(up.cpus)), console).run()
-    except ClusterError as error:
+            say(f"Ray dashboard: {up.dashboard_url}" if up.dashboard_url else "Ray has no dashboard")
+            outcome = StudyRun(running, data, cpus, console).run()
+    except (ClusterError, RemoteUnreachable) as error:
         return refuse([str(error)])
+    except ResultsNotKept as error:
+        say(f"{error}; --resume goes on")
+        return INTERRUPTED
     except KeyboardInterrupt:
-        console.print("interrupted; what was finished is kept, --resume goes on")
+        say("interrupted; what was finished is kept, --resume goes on")
         return INTERRUPTED
     if options.json:
         print(as_json(outcome, config))
     else:
         show(outcome, config, Console(highlight=False))
+        if config.storage_is_remote:
+            print(f"all of it, to stay: {place(config)}")
     if not outcome.finished:
-        console.print("interrupted; --resume goes on")
+        say("interrupted; --resume goes on")
         return INTERRUPTED
     return NO_SAFE_MODEL if outcome.recommended.empty else DONE
+
+
+def begin(config: StudyConfig, data: Data, resume: bool, say: Callable[[str], None]) -> StudyConfig:
+    """Claim the study's folder, and its place in the storage; the study as it is to run."""
+    from cluster.session import passing_folder
+    from search.results_mirror import set_aside
+    from search.start import claim_folder, data_summary, in_passing_folder, with_absolute_paths
+
+    moved = claim_folder(config, resume)
+    copy_moved = set_aside(config, moved.name if moved else None) if config.storage_is_remote and not resume else None
+    for kept in filter(None, (moved, copy_moved)):
+        say(f"the earlier study of this name is kept in {kept}")
+    say(f"study {config.study}: {data_summary(data)}")
+    running = in_passing_folder(with_absolute_paths(config), passing_folder())
+    if running.tracking != config.tracking:
+        say("MLflow: off, its file would vanish with the job; name a server with --set tracking.uri=https://HOST")
+    return running
 
 
 def refuse(problems: Sequence[str]) -> int:
@@ -90,7 +130,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--resume", action="store_true", help="go on with the study in its results folder")
     made.add_argument(
-        "--address", default="local", help="local (default), auto, or ray://HOST:PORT: where the trials run"
+        "--address",
+        help="where the trials run: local, auto, or ray://HOST:PORT; left out: local, and in a job that was submitted "
+        "with `ray job submit` the cluster it was submitted to",
     )
     made.add_argument("--quiet", action="store_true", help="say nothing before the end")
     made.add_argument(

@@ -13,9 +13,12 @@ from rich.live import Live
 from rich.table import Table
 
 from evaluation.chains import describe_chain
-from search.searcher import ERROR, ROWS, ParetoSearcher
+from search.searcher import ROWS, ParetoSearcher
 from search.trial import Row
 from search.wording import duration
+
+MOST_SHOWN = 8
+"""Running trials in the live table."""
 
 
 class Progress(Callback):
@@ -28,7 +31,7 @@ class Progress(Callback):
         self._console = console
         self._started = time.monotonic()
         self._ended = self._failed = 0
-        self._running: dict[str, tuple[int, str]] = {}
+        self._running: dict[str, tuple[str, str]] = {}
         self._last_row: dict[str, Row] = {}
         self._live = Live(console=console, refresh_per_second=1, get_renderable=self._table, transient=True)
 
@@ -47,7 +50,7 @@ class Progress(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker took the trial."""
-        self._running[trial.trial_id] = (trial.config["number"], "starting")
+        self._running[trial.trial_id] = (str(trial), "starting")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -56,22 +59,27 @@ class Progress(Callback):
         if rows := result.get(ROWS):
             self._last_row[trial.trial_id] = rows[-1]
         if result.get("at_stage"):
-            self._running[trial.trial_id] = (trial.config["number"], result["at_stage"])
+            self._running[trial.trial_id] = (str(trial), result["at_stage"])
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The attempt failed, and Tune runs the trial again."""
+        self._running.pop(trial.trial_id, None)
+        self._say(f"           trial {trial.config['number']}: an attempt failed, it is run again")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The trial returned."""
-        self._end(trial, None)
+        """The trial returned, with its rows, or with an error that would come again."""
+        self._end(trial, self._searcher.problem(trial.config["number"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The trial raised, or its worker died."""
-        self._end(trial, (trial.last_result or {}).get(ERROR) or "its worker died")
+        """The trial raised, or its worker died, at its last attempt."""
+        self._end(trial, self._searcher.problem(trial.config["number"]) or "its worker died")
 
     def _end(self, trial: Any, error: str | None) -> None:
         self._running.pop(trial.trial_id, None)
         self._ended += 1
         self._failed += error is not None
         row = self._last_row.pop(trial.trial_id, None)
-        told = f"failed: {error.splitlines()[-1]}" if error else _in_words(row) if row else "no model"
+        told = f"failed: {error.splitlines()[-1]}" if error else in_words(row) if row else "no model"
         self._say(f"{self._done:>4}/{self._total}  trial {trial.config['number']}: {told}")
         if not self._console.is_terminal:
             tally = self._searcher.tally
@@ -97,13 +105,18 @@ class Progress(Callback):
         table.add_row("[bold]trials", f"{self._done} of {self._total}{failed}")
         table.add_row("[bold]models", f"{tally.models} measured, {tally.safe} safe")
         table.add_row("[bold]front", f"{tally.front} models")
-        at_work = ", ".join(f"trial {number}: {stage}" for number, stage in sorted(self._running.values()))
-        table.add_row("[bold]now", at_work or "waiting for a worker")
+        table.add_row("[bold]now", self._at_work() or "waiting for a worker")
         table.add_row("[bold]time", f"{duration(time.monotonic() - self._started)} so far, {self._time_left()} left")
         return table
 
+    def _at_work(self) -> str:
+        """Names and stages of the trials that run, the first ones a line each."""
+        lines = [f"{name}: {stage}" for name, stage in sorted(self._running.values())]
+        return "\n".join(lines[:MOST_SHOWN] + ([f"and {len(lines) - MOST_SHOWN} more"] if lines[MOST_SHOWN:] else []))
 
-def _in_words(row: Row) -> str:
+
+def in_words(row: Row) -> str:
+    """A measured model on a line: its chain, macro F1, size, speed-up and verdict, as far as they are known."""
     f1, size, speedup = (row.get(name) for name in ("f1_macro", "model_size_mb", "speedup_factor"))
     figures = [
         "" if f1 is None else f"F1 {f1:.3f}",

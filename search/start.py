@@ -7,28 +7,42 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cluster.session import passing_folder
+from cluster.tracking import OFF
 from pipeline.data import Data, prepare
 from pipeline.errors import InputError
+from pipeline.remote import Remote, RemoteError
 from search.compatibility import compatibility_problems
 from search.config import Choices, StudyConfig
 from search.model_folder import check_paths, resolve
+from search.results_mirror import fetch_results
+from search.shared_models import with_student_digests
 from search.space import point_problems
 from search.study_file import differences, load_study, to_yaml
 from search.warm_start import earlier_fronts, warm_started
+from search.wording import problem
 
 STUDY_FILE = "study.yaml"
+STORE_ANSWERS_SECONDS = 30.0
+"""How long a store that does not answer is waited for before the study starts; later it is waited for much longer."""
 
 
 def checked(study: Path | None, overrides: Sequence[str], resume: bool) -> tuple[StudyConfig, Data]:
-    """The resolved study and its data; nothing is written.
+    """The resolved study and its data; nothing is written, but that a study to resume is fetched from its storage.
 
     Raises:
         InputError: with every problem of the study file, the paths, the data and the folder to resume.
     """
     config = load_study(study, overrides)
+    path_problems = check_paths(config)
+    if config.storage_is_remote and not path_problems:
+        path_problems += storage_problems(config)
+    if resume and config.storage_is_remote and not path_problems:
+        fetch_results(config)
     begun = resume and (config.folder / STUDY_FILE).is_file()
     fronts, unread = ({}, []) if begun else earlier_fronts(config)
-    problems = check_paths(config) + compatibility_problems(config) + point_problems(config) + unread
+    problems = path_problems + compatibility_problems(config) + point_problems(config) + unread
+    problems += passing_problems(config, passing_folder())
     data = None
     try:
         data = prepare(config.data, config.teacher.folds)
@@ -42,6 +56,41 @@ def checked(study: Path | None, overrides: Sequence[str], resume: bool) -> tuple
     if problems or data is None:
         raise InputError(problems)
     return config, data
+
+
+def storage_problems(config: StudyConfig) -> list[str]:
+    """Whether the object store can be listed, read and written, seen by doing so."""
+    try:
+        Remote(config.store_place, patience_seconds=STORE_ANSWERS_SECONDS).check()
+    except RemoteError as error:
+        return [str(error)]
+    return []
+
+
+def passing_problems(config: StudyConfig, folder: Path | None) -> list[str]:
+    """Places of the study that would vanish with `folder`, the one that was uploaded for a job, a line each.
+
+    An object store keeps the results too.
+    """
+    if folder is None or config.storage_is_remote:
+        return []
+    told = (
+        "lies in the folder of this job, which vanishes with it; keep the results with --set storage=s3://BUCKET/PREFIX"
+    )
+    places = {"results_dir": config.results_dir, "storage": config.storage}
+    return [
+        problem(key, value, f"{told}, or --set {key}=/FOLDER/THAT/STAYS")
+        for key, value in places.items()
+        if value is not None and Path(value).resolve().is_relative_to(folder.resolve())
+    ]
+
+
+def in_passing_folder(config: StudyConfig, folder: Path | None) -> StudyConfig:
+    """The study for a job whose uploaded `folder` vanishes: not logged to a file in there, which nobody would see."""
+    lost = Path(config.results_dir).resolve().is_relative_to(folder.resolve()) if folder else False
+    if not lost or config.tracking.uri is not None:
+        return config
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": OFF})})
 
 
 def _warm_start_kept(config: StudyConfig) -> tuple[StudyConfig, list[str]]:
@@ -98,8 +147,10 @@ def with_absolute_paths(config: StudyConfig) -> StudyConfig:
         student = Choices(choices=tuple(absolute(str(model)) for model in student.choices))
     else:
         student = absolute(str(student))
-    places = {"results_dir": str(Path(config.results_dir).resolve()), "storage": str(config.store_root.resolve())}
-    return config.model_copy(update={"teacher": teacher, "distil": {**config.distil, "model": student}, **places})
+    storage = config.store_place if config.storage_is_remote else str(config.store_root.resolve())
+    places = {"results_dir": str(Path(config.results_dir).resolve()), "storage": storage}
+    usable = config.model_copy(update={"teacher": teacher, "distil": {**config.distil, "model": student}, **places})
+    return with_student_digests(usable) if config.storage_is_remote else usable
 
 
 def data_summary(data: Data) -> str:

@@ -9,24 +9,31 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
-import ray
 from optuna.trial import FrozenTrial
 from ray import tune
 from rich.console import Console
 
-from pipeline.cache import Store
+from cluster.metrics import StudyMetrics
 from pipeline.data import Data
+from pipeline.storage import open_store
 from search.config import StudyConfig
 from search.ending import Ending, Outcome
+from search.faults import run_task
 from search.lean import LeanTrials
 from search.progress import Progress
+from search.results_mirror import ResultsMirror
 from search.run_records import reference_curves
 from search.sampler import study_sampler
 from search.searcher import REFERENCE_CURVES, REFERENCES, ParetoSearcher, opened
+from search.shared_models import share_models
 from search.snapshots import RecordFiles, Snapshots
 from search.tracked_study import TrackedStudy
 from search.trial import run_trial
-from search.worker import TrialFunction, prepare, run_in_tune
+from search.trial_logs import FOLDER as LOGS
+from search.trial_logs import TrialLogs
+from search.trial_names import trial_name
+from search.watching import Watching
+from search.worker import TrialFunction, prepare, run_in_tune, trial_resources
 
 TUNE_STATE_SECONDS = 86_400
 """How often Tune writes down its own state, which nothing is resumed from: the Optuna study is."""
@@ -47,14 +54,23 @@ class StudyRun:
 
     def run(self) -> Outcome:
         """Run to the end, taking up what an earlier run of the same study left."""
-        data_key = self.data.add_to(Store(self.config.store_root)).key
+        store = open_store(self.config.store_place)
+        data_key = self.data.add_to(store).key
+        if self.config.storage_is_remote:
+            share_models(store, self.config)
         with (
             opened(self.config, study_sampler(self.config)) as study,
+            ResultsMirror(self.config, self._warn) as mirror,
             TrackedStudy(study, self.config, self.console) as tracked,
         ):
             self._train_references(study, data_key)
             tracked.references()
-            spent = self.search(study, data_key, tracked.trial)
+
+            def on_end(trial: FrozenTrial) -> None:
+                mirror.trial_ended()
+                tracked.trial(trial)
+
+            spent = self.search(study, data_key, on_end)
             ending = Ending(self.config, RecordFiles(self.config, self.data.report), data_key, self._say)
             outcome = ending.run(study, spent)
             tracked.results(ending.rows_with_test, outcome.files, outcome.finished)
@@ -72,8 +88,13 @@ class StudyRun:
             why the search ended before it had all its trials, if its budget was spent.
         """
         searcher = ParetoSearcher(study, self.config, on_end)
-        if searcher.remaining:
-            self._run_trials(searcher, data_key)
+        while searcher.remaining:
+            try:
+                self._run_trials(searcher, data_key)
+                break
+            except RuntimeError as error:  # Tune's, when Ray's memory monitor ends a worker: it takes that for a bug
+                if not searcher.take_back(str(error)):
+                    raise
         return searcher.spent
 
     def _train_references(self, study: optuna.Study, data_key: str) -> None:
@@ -82,8 +103,9 @@ class StudyRun:
             self.console.print("teacher and classical floor: trained and measured once, for all trials")
             with self.console.status("teacher and classical floor"):
                 resources = self.config.resources
-                task = ray.remote(prepare).options(num_cpus=self.cpus, num_gpus=resources.gpus_per_trial)
-                rows, notes = ray.get(task.remote(self.config, data_key, self.cpus))
+                needed = {"num_cpus": self.cpus, "num_gpus": resources.gpus_per_trial}
+                what = "teacher and classical floor"
+                rows, notes = run_task(what, prepare, (self.config, data_key, self.cpus), resources, **needed)
             model = Path(self.config.teacher.model).name
             if notes["folds"]:
                 pd.DataFrame(notes["folds"]).assign(model=model).to_parquet(
@@ -105,10 +127,11 @@ class StudyRun:
         resources = self.config.resources
         trainable = tune.with_resources(
             tune.with_parameters(run_in_tune, config=self.config, data_key=data_key, trial=self.trial),
-            {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+            trial_resources(resources),
         )
         progress = Progress(searcher, self.config.search.trials, self.console)
         snapshots = Snapshots(searcher, RecordFiles(self.config, self.data.report))
+        watching = Watching(searcher, StudyMetrics(self.config.study), TrialLogs(self.config.folder / LOGS, self._warn))
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -116,13 +139,14 @@ class StudyRun:
                 num_samples=searcher.remaining,
                 max_concurrent_trials=resources.max_concurrent,
                 reuse_actors=True,
-                trial_name_creator=lambda trial: f"trial_{trial.config.get('number', trial.trial_id)}",
+                trial_name_creator=lambda trial: trial_name(trial.config["number"], trial.config["params"]),
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(self.config.folder.resolve()),
-                callbacks=[progress, snapshots, LeanTrials()],
+                callbacks=[searcher.attempts, progress, snapshots, watching, LeanTrials()],
+                failure_config=tune.FailureConfig(max_failures=resources.retries),
                 verbose=0,  # `Progress` says what there is to say
             ),
         )
@@ -132,6 +156,9 @@ class StudyRun:
                 tuner.fit()
         finally:
             snapshots.catch_up()
+
+    def _warn(self, line: str) -> None:
+        self.console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True, style="yellow")
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from cluster.nodes import node_name
 from evaluation.evaluator import CompressionEvaluator, LatencyConfig
 from evaluation.safety import ROUNDING, SafetyLimits
 from pipeline.artifact import Artifact
@@ -17,9 +17,11 @@ from pipeline.classical import train_classical
 from pipeline.distil import distil
 from pipeline.prune import prune
 from pipeline.quantize import quantize
+from pipeline.storage import open_store
 from pipeline.study_results import STORED_AS
 from pipeline.teacher import train_teacher
 from search.config import StudyConfig
+from search.shared_models import fetching, with_digest
 from search.space import Space, flat_settings
 
 Row = dict[str, Any]
@@ -42,13 +44,13 @@ class Workbench:
     data: Artifact
 
     @classmethod
-    def open(cls, config: StudyConfig, data_key: str) -> Workbench:
-        """Find the study's data in its store.
+    def open(cls, config: StudyConfig, data_key: str, kind: Callable[..., Store] = Store) -> Workbench:
+        """Find the study's data in its store, which is of this kind.
 
         Raises:
             FileNotFoundError: this node does not see the store that the study was prepared in.
         """
-        store = Store(config.store_root)
+        store = open_store(config.store_place, kind)
         data = store.find("data", data_key)
         if data is None:
             raise FileNotFoundError(
@@ -72,7 +74,7 @@ class Workbench:
 
     def teacher(self) -> Artifact:
         """The study's teacher, trained once."""
-        return self.store.run(train_teacher, self.config.teacher, self.data)
+        return self.store.run(fetching(self.store, train_teacher), self.config.teacher, self.data)
 
 
 def safety_limits(config: StudyConfig) -> SafetyLimits:
@@ -118,7 +120,7 @@ def run_trial(bench: Workbench, params: Mapping[str, Any], report: Report) -> li
         return stage != "after_kd" or not far_from_safe(rows[-1], config)
 
     report("distil", None)
-    student = store.run(distil, distil_config, data, teacher)
+    student = store.run(fetching(store, distil), with_digest(config, distil_config), data, teacher)
     if not measured("after_kd", student, teacher, flat_settings("distil", distil_config)):
         rows[-1]["status"] = "stopped_unsafe"
         return rows
@@ -157,7 +159,7 @@ def measure(evaluator: CompressionEvaluator, stage: str, model: Artifact, settin
         "error": None,
         "cache_hit": model.cache_hit,
         "stage_seconds": model.seconds,
-        "node": platform.node(),
+        "node": node_name(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **settings,
         **metrics.to_flat_dict(),

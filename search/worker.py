@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from search.config import StudyConfig
-from search.searcher import CURVES, ERROR, ROWS
-from search.trial import Row, Workbench, curves, objectives, reference_rows, run_trial
+from cluster.limits import CLOCK, GIGABYTE, memory_limit
+from pipeline.artifact import Artifact, Notes
+from pipeline.cache import Store
+from search.config import ResourcesConfig, StudyConfig
+from search.faults import MAY_PASS, error_text, may_pass, pause_seconds
+from search.searcher import CURVES, ERROR, ROWS, ROWS_SO_FAR
+from search.trial import Curve, Row, Workbench, curves, objectives, reference_rows, run_trial
 
 TrialFunction = Callable[[Workbench, Mapping[str, Any], Callable[[str, Row | None], None]], list[Row]]
 
@@ -26,14 +33,36 @@ def bench(config: StudyConfig, data_key: str, threads: int) -> Workbench:
 
 @lru_cache(maxsize=1)
 def _open(config_json: str, data_key: str) -> Workbench:
-    return Workbench.open(StudyConfig.model_validate_json(config_json), data_key)
+    return Workbench.open(StudyConfig.model_validate_json(config_json), data_key, ClockedStore)
+
+
+class ClockedStore(Store):
+    """A store under the stage clock: waiting for another worker's build does not count."""
+
+    def __init__(self, root: Path, **others: Any) -> None:
+        super().__init__(root, waiting=lambda stage: CLOCK.stop(), **others)
+
+    def add(
+        self, stage: str, key: str, build: Callable[[Path], Notes], facts: dict[str, Any] | None = None
+    ) -> Artifact:
+        """See `Store`."""
+
+        def timed(folder: Path) -> Notes:
+            CLOCK.start()
+            return build(folder)
+
+        try:
+            return super().add(stage, key, timed, facts)
+        finally:
+            CLOCK.start()
 
 
 def prepare(config: StudyConfig, data_key: str, threads: int) -> tuple[list[Row], dict[str, Any]]:
     """Train and measure teacher and classical floor; their rows, and what the teacher notes of its training."""
     here = bench(config, data_key, threads)
-    rows = list(reference_rows(here, lambda stage, row: None))
-    return rows, here.teacher().notes
+    with CLOCK.limited(config.resources.stage_minutes):
+        rows = list(reference_rows(here, lambda stage, row: CLOCK.start()))
+        return rows, here.teacher().notes
 
 
 def with_bench(function: Callable[..., Any], config: StudyConfig, data_key: str, rows: list[Row]) -> Any:
@@ -46,34 +75,57 @@ def trial_threads(config: StudyConfig) -> int:
     return max(1, int(config.resources.cpus_per_trial))
 
 
+def trial_resources(resources: ResourcesConfig) -> dict[str, float]:
+    """What Tune asks of Ray for one trial."""
+    asked = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
+    if resources.memory_gb_per_trial is not None:
+        asked["memory"] = int(resources.memory_gb_per_trial * GIGABYTE)
+    return asked
+
+
 def run_in_tune(
     suggested: dict[str, Any], *, config: StudyConfig, data_key: str, trial: TrialFunction = run_trial
 ) -> None:
     """Tune's trainable: run one trial and report every stage as it begins and every model as it is measured.
 
     The last report has all rows, and the training curves of their models. What the trial raises is reported with the
-    rows so far, and raised again, so that Tune sees the failure too.
+    rows so far, and raised again, after a pause, if another attempt may succeed: Tune runs a trial again that raises.
     """
     rows: list[Row] = []
-    at_stage = "starting"
+    at_stage = "its start"
+    limits = config.resources
 
     def report(stage: str, row: Row | None) -> None:
         nonlocal at_stage
         at_stage = stage
         if row is not None:
             rows.append(row)
-        tune.report({"at_stage": stage, **summary(row or {}, config)})
+        CLOCK.stop()  # the driver may have to be waited for
+        tune.report({"at_stage": stage, ROWS_SO_FAR: list(rows), **summary(row or {}, config)})
+        CLOCK.start()
 
     try:
         here = bench(config, data_key, trial_threads(config))
-        finished = trial(here, suggested["params"], report)
+        with CLOCK.limited(limits.stage_minutes), memory_limit(limits.memory_gb_per_trial):
+            finished = trial(here, suggested["params"], report)
+        trained = curves(here.store, finished)
     except Exception as error:
-        told = {ERROR: f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        trained = curves(here.store, rows) if rows else []
-        tune.report({"at_stage": at_stage, ROWS: rows, CURVES: trained, **told})
-        raise
+        again = may_pass(error)
+        told = {ERROR: error_text(error, limits), MAY_PASS: again, "traceback": traceback.format_exc()}
+        tune.report({"at_stage": at_stage, ROWS: rows, CURVES: _curves_of(rows, config, data_key), **told})
+        if again:
+            time.sleep(pause_seconds(suggested.get("attempt", 1), limits.retries))
+            raise
+        return
     last = finished[-1] if finished else {}
-    tune.report({"at_stage": "done", **summary(last, config), ROWS: finished, CURVES: curves(here.store, finished)})
+    tune.report({"at_stage": "done", **summary(last, config), ROWS: finished, CURVES: trained})
+
+
+def _curves_of(rows: list[Row], config: StudyConfig, data_key: str) -> list[Curve]:
+    """Of a trial that has failed: none, if what it failed of is still there."""
+    with suppress(OSError, MemoryError):
+        return curves(bench(config, data_key, trial_threads(config)).store, rows) if rows else []
+    return []
 
 
 def summary(row: Mapping[str, Any], config: StudyConfig) -> Row:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pipeline.config import PruneConfig
+from pipeline.descent import below
 from pipeline.prune.masks import Granularity, Masks, drop_smallest, magnitude_scores, matrices_in
 
 
@@ -62,6 +64,17 @@ class Gradual:
             self.masks.hold()
         if done == total:
             self.last = {name: tensor.clone() for name, tensor in self.masks.model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The masks, how much they are meant to drop, and the last weights, for a checkpoint of the fine-tuning."""
+        dropped = {f"dropped/{name}": mask for name, mask in self.masks.dropped.items()}
+        last = {f"last/{name}": weight for name, weight in self.last.items()}
+        return {"sparsity": torch.tensor(self.sparsity, dtype=torch.float64), **dropped, **last}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state_dict` gave."""
+        self.sparsity = float(state["sparsity"])
+        self.masks.dropped, self.last = below("dropped", state), below("last", state)
 
     def keep_full_sparsity(self) -> None:
         """Take the last epoch's weights if the epoch that was chosen had not yet the whole sparsity.

@@ -8,10 +8,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from moto.server import ThreadedMotoServer
+from pyarrow.fs import S3FileSystem
 
 from evaluation.flip_files import Flips, flip_table, write_flips, write_flips_with_texts
 from evaluation.flips import count_flips, label_flips
 from pipeline.data import Data, Split, fingerprint, load_data
+from pipeline.storage import open_store
 
 LABELS = ("threat", '=HYPERLINK("x")')
 TEXTS = ["=1+1", "তুমি ভালো", 'quote " and, comma', "line\nbreak", "<script>alert(1)</script>", "\u202eright to left"]
@@ -112,6 +115,29 @@ def test_texts_are_those_of_the_comments(flips, comments, tmp_path):
         text = getattr(comments, line["split"]).texts[int(line["comment"])]
         assert line["text"] == ("'" + text if text.startswith("=") else text)
     assert any(line["text"] == "'=1+1" for line in lines) and any("\n" in line["text"] for line in lines)
+
+
+def test_texts_come_from_an_object_store_too(flips, comments, tmp_path, monkeypatch):
+    """A real S3 server; the results lie on a machine that has no copy of the data."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "of-this-test")
+    S3FileSystem(endpoint_override=f"http://{host}:{port}", allow_bucket_creation=True).create_dir("comments")
+    for machine in ("driver", "elsewhere"):
+        monkeypatch.setenv("PARETO_CACHE", str(tmp_path / machine))
+        if machine == "driver":
+            comments.add_to(open_store("s3://comments/store"))
+    dataclasses.replace(flips, data_folder="s3://comments/store").save(tmp_path / "flips.parquet")
+    shutil.rmtree(tmp_path / "data")
+    lines = read_csv(write_flips_with_texts(tmp_path))
+    assert len(lines) == len(flips.rows) and any("\n" in line["text"] for line in lines)
+    dataclasses.replace(flips, data_folder="s3://comments/another").save(tmp_path / "flips.parquet")
+    with pytest.raises(FileNotFoundError, match="its comments are not in data_folder=s3://comments/another"):
+        write_flips_with_texts(tmp_path)
+    server.stop()
 
 
 def test_texts_that_are_gone_or_others_are_refused(flips, tmp_path):

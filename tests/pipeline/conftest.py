@@ -1,9 +1,13 @@
 """A finished study of tiny models: its results folder, as the search leaves it, over the store of the tiny chain."""
 
 import json
+import socket
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -147,3 +151,102 @@ def write_study(folder, rows, store_root, front_rows, write_records, data):
         f"results_dir: {folder.parent}\nstorage: {store_root}\n",
         encoding="utf-8",
     )
+
+
+class S3Server:
+    """A server of the S3 protocol on a free port of loopback, named by the environment while a test uses it."""
+
+    def __init__(self, monkeypatch):
+        from moto.server import ThreadedMotoServer
+
+        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        self._server.start()
+        self.port = self._server.get_host_and_port()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", self.url)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "of-this-test")
+        self._buckets = 0
+
+    def bucket(self):
+        """The URL of a new, empty bucket."""
+        self._buckets += 1
+        name = f"bucket-{self._buckets}"
+        self._ask("PUT", f"/{name}")
+        return f"s3://{name}"
+
+    @contextmanager
+    def closed(self):
+        """Nobody has any right meanwhile."""
+        self._ask("POST", "/moto-api/reset-auth", b"0")
+        try:
+            yield
+        finally:
+            self._ask("POST", "/moto-api/reset-auth", b"inf")
+
+    def stop(self):
+        self._server.stop()
+
+    def _ask(self, method, path, body=None):
+        with urlopen(Request(self.url + path, body, {"Content-Type": "text/plain"}, method=method)) as answer:
+            answer.read()
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """A real S3 server with no bucket in it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        server = S3Server(monkeypatch)
+        yield server
+        server.stop()
+
+
+class Wire:
+    """A TCP port that passes everything on to another, until it is cut, and again when it is mended."""
+
+    def __init__(self, port):
+        self._target, self._open = port, []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.mend()
+
+    def mend(self):
+        if self._listener.fileno() < 0:
+            self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def cut(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for one in self._open:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def _accept(self, listener):
+        with suppress(OSError):
+            while True:
+                here, _ = listener.accept()
+                there = socket.create_connection(("127.0.0.1", self._target))
+                self._open += [here, there]
+                for ends in ((here, there), (there, here)):
+                    threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+
+    def _pass_on(self, source, target):
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@pytest.fixture
+def wire(s3, monkeypatch):
+    """The server's port behind a wire; the environment names it."""
+    wire = Wire(s3.port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{wire.port}")
+    yield wire
+    with suppress(OSError):
+        wire.cut()

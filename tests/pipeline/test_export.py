@@ -19,7 +19,10 @@ from pipeline.deployed import altered_files, load_deployed
 from pipeline.export import main
 from pipeline.export_check import answers_of_study, compare, stored_logits
 from pipeline.export_folder import REQUIREMENTS, licence_of
+from pipeline.remote import Remote
+from pipeline.remote_store import RemoteStore
 from pipeline.runtime import load_classifier
+from pipeline.storage import open_store
 from pipeline.study_results import read_results
 
 LABELS = ("bully", "sexual", "threat")
@@ -290,6 +293,32 @@ def test_answers_never_given_on_test_come_from_the_store_s_own_model(tiny_study,
     answers = answers_of_study(tiny_store, tiny_data, load_data(tiny_data.path), model)
     expected = expit(load_classifier(model.path).predict_logits(tiny_comments.test.texts).astype(float))
     np.testing.assert_allclose(answers["test"], expected, atol=1e-6)
+
+
+def test_a_study_in_an_object_store_is_exported_on_a_machine_that_has_nothing_of_it(
+    tiny_study, tiny_store, tiny_data, tmp_path, capsys, s3, monkeypatch
+):
+    monkeypatch.setenv("PARETO_CACHE", str(tmp_path / "cache"))
+    url, model = f"{s3.bucket()}/store", tiny_study.models["ngram"]
+    shared = RemoteStore(Remote(url))
+    for manifest in tiny_store.root.glob("*/*/manifest.json"):
+        facts = json.loads(manifest.read_text())
+        if model.key in (facts["key"], *facts["parents"]) or facts["stage"] == "data":
+            shared.publish(facts["stage"], facts["key"], manifest.parent, facts)
+    study = tmp_path / "study"
+    shutil.copytree(tiny_study.folder, study)
+    lines = (line for line in (study / "study.yaml").read_text().splitlines() if not line.startswith("storage:"))
+    (study / "study.yaml").write_text("\n".join([*lines, f"storage: {url}"]))
+    status, _, err = run(capsys, study, model.key[:10], "--to", tmp_path / "model")
+    assert status == 0, err
+    assert load_deployed(tmp_path / "model").decisions.labels == LABELS
+    answers = [stored_logits(store, tiny_data.key, model.key, "test") for store in (open_store(url), tiny_store)]
+    assert np.array_equal(*answers)
+    monkeypatch.setenv("PARETO_CACHE", str(tmp_path / "other"))
+    status, _, err = run(capsys, tiny_study.folder, model.key[:10], "--to", tmp_path / "moved", "--store", url)
+    assert status == 0, err
+    status, _, err = run(capsys, study, model.key[:10], "--to", tmp_path / "x", "--store", "s3://no-such-bucket/p")
+    assert status == 2 and "there is no such bucket" in err
 
 
 def test_a_licence_is_what_the_model_s_own_files_name(tmp_path):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import f1_score, log_loss
-from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
 from pipeline.config import TeacherConfig
 from pipeline.models import build_scratch
@@ -15,8 +14,6 @@ from pipeline.training import (
     Examples,
     Recipe,
     TrainingDiverged,
-    _optimizer,
-    _rate,
     predict_logits,
     seeded,
     train,
@@ -160,36 +157,6 @@ def test_nan_weights_and_nan_teachers_are_reported_as_divergence():
     taught = Examples(examples.tokens, examples.labels, np.full((40, 2), np.nan, dtype=np.float32))
     with pytest.raises(TrainingDiverged):
         train(model_of(), taught, validation, recipe(alpha=0.5))
-
-
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
-@pytest.mark.parametrize(("total", "fraction"), [(100, 0.1), (37, 0.3), (10, 0.0), (2, 0.1)])
-def test_the_schedule_is_transformers_with_a_first_step_that_counts(schedule, total, fraction):
-    rates = [_rate(step, total, recipe(schedule=schedule, warmup_fraction=fraction)) for step in range(total)]
-    warmup = max(1, round(fraction * total))
-    make = {"linear": get_linear_schedule_with_warmup, "cosine": get_cosine_schedule_with_warmup}[schedule]
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    theirs = make(torch.optim.SGD([parameter], lr=1.0), warmup, total).lr_lambdas[0]
-    # Transformers begins at 0, a step that trains nothing; ours is one step ahead while warming up.
-    expected = [theirs(step + 1) if step < warmup else theirs(step) for step in range(total)]
-    np.testing.assert_allclose(rates, expected, atol=1e-12)
-    assert max(rates) == pytest.approx(1.0) and min(rates) > 0
-    if total == 100:
-        assert np.all(np.diff(rates[:10]) > 0) and np.all(np.diff(rates[10:]) < 0) and rates[-1] < 0.03
-
-
-def test_a_run_of_one_step_takes_it_at_the_full_rate():
-    assert _rate(0, 1, recipe()) == 1.0
-
-
-def test_the_head_has_its_own_rate_and_only_matrices_decay():
-    model = model_of()
-    optimizer = _optimizer(model, recipe(learning_rate=0.01, head_learning_rate=0.5, weight_decay=0.07))
-    found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
-    assert len(found) == len(list(model.parameters()))
-    for name, parameter in model.named_parameters():
-        rate = 0.5 if name.startswith("head.") else 0.01
-        assert found[id(parameter)] == (rate, 0.07 if parameter.ndim == 2 else 0.0), name
 
 
 def test_the_clip_limits_a_step():

@@ -23,7 +23,8 @@ from search.config import (
     find_critical_label,
     preset_stages,
 )
-from search.study_file import study_from
+from search.start import with_absolute_paths
+from search.study_file import study_from, to_yaml
 
 
 @pytest.mark.parametrize("name", MeasureConfig.model_fields)
@@ -68,7 +69,18 @@ def test_steps_add_up_as_written() -> None:
 def test_folders() -> None:
     config = study_from({"study": "a", "results_dir": "out"})
     assert (config.folder, config.store_root) == (Path("out/a"), Path("out/.store"))
-    assert config.model_copy(update={"storage": "elsewhere"}).store_root == Path("elsewhere")
+    elsewhere = config.model_copy(update={"storage": "elsewhere"})
+    assert (elsewhere.store_root, elsewhere.store_place) == (Path("elsewhere"), "elsewhere")
+    assert not config.storage_is_remote and not elsewhere.storage_is_remote
+
+
+def test_an_object_store_has_a_url_and_a_copy_on_this_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PARETO_CACHE", str(tmp_path))
+    config = study_from({"storage": "s3://bucket/prefix"})
+    assert config.storage_is_remote and config.store_place == "s3://bucket/prefix"
+    assert config.store_root.parent == tmp_path
+    absolute = with_absolute_paths(config)
+    assert absolute.storage == "s3://bucket/prefix" and "storage: s3://bucket/prefix\n" in to_yaml(absolute)
 
 
 @pytest.mark.parametrize(

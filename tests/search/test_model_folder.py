@@ -125,7 +125,10 @@ def test_folders_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "out" / "embedded").unlink()
     [problem] = path_faults(tmp_path, "scratch", f"storage={file}")
     assert problem.startswith(f"storage='{file}': {file} is a file")
-    assert "storage='s3://x': must be a folder" in path_faults(tmp_path, "scratch", "storage=s3://x")[0]
+    assert path_faults(tmp_path, "scratch", "storage=s3://bucket/prefix") == []
+    assert "gs:// is no store; write s3://" in path_faults(tmp_path, "scratch", "storage=gs://bucket")[0]
+    [problem] = path_faults(tmp_path, "scratch", "storage=s3://key:sec/ret@bucket/prefix")
+    assert problem.startswith("storage: ") and "AWS_SECRET_ACCESS_KEY" in problem and "ret@" not in problem
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert path_faults(tmp_path) == [
         f"results_dir='{tmp_path / 'out'}': {tmp_path / 'out'} is not writable; make it so or name another folder"

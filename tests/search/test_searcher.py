@@ -6,6 +6,7 @@ import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -203,7 +204,7 @@ def test_what_a_killed_run_left_is_taken_up(
     killed = opened(config)
     before = [killed.suggest(f"t{number}") for number in range(4)]
     killed.on_trial_complete("t1", {"rows": [row("k1")]})
-    killed.on_trial_complete("t2", None, error=True)
+    killed.on_trial_complete("t2", {"rows": [], "error": "ValueError: torn"})
     finished = [killed.study.trials[number] for number in (1, 2)]
 
     resumed = opened(config)
@@ -220,6 +221,133 @@ def test_what_a_killed_run_left_is_taken_up(
         (one.values, one.params, one.user_attrs, one.datetime_complete) for one in finished
     ]
     assert opened(config).remaining == 0
+
+
+def test_only_what_failed_for_a_passing_reason_is_run_again_by_a_resumed_study(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    """Under its own number, with its settings, and without what it had reported."""
+    first = opened(config)
+    before = [first.suggest(f"t{number}") for number in range(6)]
+    endings: dict[int, tuple[dict[str, Any] | None, bool]] = {
+        0: ({"rows": [row("k0")]}, False),
+        1: ({"rows": [row("k1")], "error": "ValueError: torn"}, False),
+        2: ({"rows": [row("k2")], "error": "OSError: full", "may_pass": True}, True),
+        3: (None, True),
+        4: ({"rows": [row("k4", f1_macro=math.nan)]}, False),
+        5: ({"rows": [row("k5")]}, False),
+    }
+    for number, (report, error) in endings.items():
+        if report is not None:
+            first.on_trial_result(f"t{number}", report)
+        first.on_trial_complete(f"t{number}", None if error else report, error)
+    assert states(config) == dict(enumerate(["COMPLETE", "FAIL", "FAIL", "FAIL", "FAIL", "COMPLETE"]))
+    assert "k2" in {one.get("model_key") for one in collected_rows(first.study)}
+
+    resumed = opened(config)
+    assert (resumed.remaining, resumed.ended) == (2, 4)
+    assert states(config) == dict(enumerate(["COMPLETE", "FAIL", "FAIL", "FAIL", "FAIL", "COMPLETE"])), "not yet"
+    assert [resumed.suggest("again2"), resumed.suggest("again3"), resumed.suggest("more")] == [
+        before[2],
+        before[3],
+        Searcher.FINISHED,
+    ]
+    assert states(config)[2] == states(config)[3] == "RUNNING"
+    resumed.on_trial_complete("again2", {"rows": [row("k2"), row("more", stage="after_pruning")]})
+    resumed.on_trial_complete("again3", {"rows": [], "error": "ValueError: torn"})
+    assert resumed.ended == 6
+    for study in (resumed.study, opened(config).study):
+        kept = {trial.number: trial for trial in study.trials}
+        assert [trial.state.name for trial in kept.values()] == [
+            "COMPLETE",
+            "FAIL",
+            "COMPLETE",
+            "FAIL",
+            "FAIL",
+            "COMPLETE",
+        ]
+        assert kept[2].user_attrs.get("error") is None and kept[2].values == [0.8, 2.0, 0.25]
+        assert kept[3].user_attrs["error"] == "ValueError: torn"
+        assert kept[2].params == {**first.study.trials[2].params}
+        numbers = {one["model_key"]: one["trial"] for one in collected_rows(study) if one.get("model_key")}
+        assert numbers == {"k0": 0, "k1": 1, "k2": 2, "more": 2, "k5": 5}
+    assert opened(config).remaining == 0
+
+
+def tune_trial(number: int, error_file: Path | None = None) -> Any:
+    """What Tune hands to its callbacks, as far as they look at it."""
+    config = {"number": number}
+    return SimpleNamespace(trial_id=f"t{number}", config=config, error_file=error_file and str(error_file))
+
+
+def test_reports_of_an_attempt_that_failed_do_not_mix_with_those_of_the_next(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    searcher = opened(config)
+    for number in range(4):
+        searcher.suggest(f"t{number}")
+        trial = tune_trial(number)
+        searcher.attempts.on_trial_start(0, [], trial)
+        searcher.on_trial_result(f"t{number}", {"at_stage": "prune", "rows_so_far": [row("student")]})
+        report = {"rows": [row("student")], "error": "OSError: full", "may_pass": True}
+        searcher.on_trial_result(f"t{number}", report)
+        searcher.attempts.on_trial_recover(0, [], trial)
+        assert trial.config["attempt"] == 2
+    assert states(config) == dict.fromkeys(range(4), "RUNNING")
+
+    searcher.on_trial_result("t0", {"at_stage": "done", "rows": [row("student"), row("sparse")]})
+    searcher.on_trial_complete("t0", {"at_stage": "done"})
+    searcher.on_trial_result("t1", {"at_stage": "distil", "rows_so_far": []})
+    searcher.on_trial_complete("t1", None, error=True)
+    searcher.on_trial_complete("t2", None, error=True)
+    searcher.on_trial_result("t3", {"at_stage": "done", "rows": [], "error": "ValueError: torn"})
+    searcher.on_trial_complete("t3", {"at_stage": "done", "error": "ValueError: torn"})
+    trials = searcher.study.trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "FAIL", "FAIL"]
+    assert [one["model_key"] for one in trials[0].user_attrs["rows"]] == ["student", "sparse"]
+    assert "error" not in trials[0].user_attrs
+    told = [trial.user_attrs["error"] for trial in trials[1:]]
+    assert told[0].startswith("the trial's worker died without a word at distil") and "tried 2 times" in told[0]
+    assert told[1].startswith("the trial's worker died without a word at its start") and "tried 2 times" in told[1]
+    assert told[2] == "ValueError: torn (tried 2 times)"
+    for trial in trials[1:]:
+        assert [one.get("model_key") for one in trial.user_attrs["rows"]] == ["student", None], "what was measured"
+
+
+def test_rows_that_a_dying_worker_has_reported_are_kept(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    searcher = opened(config)
+    searcher.suggest("t0")
+    searcher.on_trial_result("t0", {"at_stage": "after_kd", "rows_so_far": [row("student")]})
+    searcher.on_trial_result("t0", {"at_stage": "prune", "rows_so_far": [row("student")]})
+    searcher.on_trial_complete("t0", None, error=True)
+    assert [one.get("model_key") for one in collected_rows(searcher.study)] == ["student", None]
+
+
+def test_when_tunes_loop_breaks_down_its_trials_are_kept_for_the_next(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    """The trial that the error names has used up an attempt, the others are not to blame."""
+    searcher = opened(config)
+    before = [searcher.suggest(f"t{number}") for number in range(3)]
+    searcher.on_trial_complete("t0", {"rows": [row("k0")]})
+    low = "Task was killed due to the node running low on memory. pid=12, memory used=9GB"
+    for breakdown in range(3):
+        for number, pid in ((1, 11), (2, 12)):
+            searcher.on_trial_result(
+                f"t{number}", {"at_stage": "distil", "pid": pid, "rows_so_far": [row(f"k{number}")]}
+            )
+        assert searcher.take_back(low)
+        if breakdown < 2:
+            again = [searcher.suggest("t1"), searcher.suggest("t2")]
+            assert again == [before[1], {**before[2], "attempt": breakdown + 2}]  # type: ignore[dict-item]
+    assert searcher.suggest("t1") == before[1]
+    assert states(config) == {0: "COMPLETE", 1: "RUNNING", 2: "FAIL"}
+    problem = searcher.study.trials[2].user_attrs["error"]
+    assert "ran out of memory" in problem and "resources.memory_gb_per_trial" in problem and "tried 3 times" in problem
+    assert searcher.take_back("no process is named") and not searcher.take_back("nothing runs")
+    assert searcher.suggest("t1") == {**before[1], "attempt": 2}  # type: ignore[dict-item]
 
 
 def test_a_trial_cut_off_while_it_was_suggested_gets_the_same_params(
@@ -299,7 +427,8 @@ def test_what_is_infeasible_nan_or_crashed_is_never_feasible_running_or_on_a_fro
         front = front_of(collected_rows(study))
         assert {one["model_key"] for one in front} == {"good killed", "good resumed", "teacher"}
     assert opened(config).tally.front == len({(one["f1_macro"], one["model_size_mb"]) for one in front})
-    assert opened(config).remaining == search.trials - len(states(config))
+    died = 1  # is run again, as is told below
+    assert opened(config).remaining == search.trials - len(states(config)) + died
     if sampler == "stage_tree":
         tree = searcher.study.sampler.tree  # type: ignore[attr-defined]
         generator = np.random.default_rng(0)
