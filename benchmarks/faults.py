@@ -143,7 +143,8 @@ class Bench:
     def _told(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             verdict = "holds" if outcome.holds else "not possible here" if not outcome.possible else "DOES NOT HOLD"
-            line = f"{outcome.fault}, {outcome.repeat + 1}: {verdict} ({outcome.told})"
+            told = "; ".join([outcome.told, *outcome.problems[:1], *outcome.differences[:1]])
+            line = f"{outcome.fault}, {outcome.repeat + 1}: {verdict} ({told})"
             self._console.print(line, markup=False, soft_wrap=True)
         self.outcomes += outcomes
 

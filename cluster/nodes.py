@@ -25,6 +25,8 @@ class Node:
     host: str
     cpus: float
     gpus: float
+    memory_gb: float
+    """What Ray may give away, in GB of 2**30 bytes."""
 
     def __str__(self) -> str:
         return f"{self.host}/{self.id[:8]}"
@@ -41,6 +43,7 @@ def alive_nodes() -> list[Node]:
             one["NodeManagerHostname"],
             one["Resources"].get("CPU", 0.0),
             one["Resources"].get("GPU", 0.0),
+            one["Resources"].get("memory", 0.0) / 2**30,
         )
         for one in found
         if one["Alive"]

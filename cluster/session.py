@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import socket
@@ -23,6 +24,7 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the trials' logs have them
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -38,6 +40,7 @@ JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 AUTH_MODE = "RAY_AUTH_MODE"
 CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With 0 Ray takes 127.0.0.1 for the address of its node, on Linux too, and listens there."""
+_NO_ENTRY = "AuthenticationError|InvalidAuthToken|[Uu]nauthenticated|ray client connection timeout"
 TOKEN_REMEDY = (
     "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to what the cluster was started with, "
     "here as on every node"
@@ -60,6 +63,8 @@ class Session:
     dashboard_url: str | None
     sizes: tuple[tuple[float, float], ...] = ()
     """Processors and GPUs of every node."""
+    memory_gb: float = math.inf
+    """Memory of the node that has most, in GB of 2**30 bytes."""
 
 
 @contextmanager
@@ -92,7 +97,7 @@ def session(address: str, shared: Path | None = None) -> Iterator[Session]:
         except Exception as error:  # a plain one when a node of our own does not come up in time
             if _refused_token(error):
                 raise ClusterError(
-                    f"--address {address}: the cluster takes no token but its own; {TOKEN_REMEDY}"
+                    f"--address {address}: the cluster there does not let us in; {TOKEN_REMEDY}"
                 ) from error
             what = f"--address {address}: no Ray session there ({error}); start one, or take --address local"
             raise ClusterError(what) from error
@@ -103,26 +108,29 @@ def session(address: str, shared: Path | None = None) -> Iterator[Session]:
             sizes = tuple((node.cpus, node.gpus) for node in nodes)
             cpus, gpus = (max(size) for size in zip(*sizes, strict=True))
             url = context.dashboard_url
-            yield Session(cpus, gpus, len(nodes), f"http://{url}" if url else None, sizes)
+            memory_gb = max(node.memory_gb for node in nodes)
+            yield Session(cpus, gpus, len(nodes), f"http://{url}" if url else None, sizes, memory_gb)
         finally:
             ray.shutdown()
 
 
-def check_fit(up: Session, cpus: float, gpus: float) -> int:
+def check_fit(up: Session, cpus: float, gpus: float, memory_gb: float | None = None) -> int:
     """Whole processors, at least 1, of the largest node on which a trial fits: what the teacher's training can have.
 
     Args:
         up: the session.
         cpus: processors of one trial.
         gpus: GPUs of one trial.
+        memory_gb: memory of one trial, in GB of 2**30 bytes, where it is limited.
 
     Raises:
         ClusterError: not even one trial finds what it needs.
     """
-    for asked, there, name in ((cpus, up.cpus, "cpus"), (gpus, up.gpus, "gpus")):
+    largest = ((cpus, up.cpus, "cpus"), (gpus, up.gpus, "gpus"), (memory_gb or 0.0, up.memory_gb, "memory_gb"))
+    for asked, there, name in largest:
         if asked > there:
             raise ClusterError(
-                f"resources.{name}_per_trial={asked:g}: no node has more than {there:g}; "
+                f"resources.{name}_per_trial={asked:g}: no node has more than {there:.3g}; "
                 "ask for at most that, or join a cluster with larger nodes"
             )
     sizes = up.sizes or ((up.cpus, up.gpus),)
@@ -183,9 +191,9 @@ def _knock(address: str) -> None:
 
 
 def _refused_token(error: BaseException | None) -> bool:
-    """Whether the error came from a cluster that knows another token; Ray says so in the text of a cause alone."""
+    """Whether the cluster knows another token: Ray says so in the text of a cause alone, and its client not at all."""
     while error is not None:
-        if re.search("AuthenticationError|InvalidAuthToken|[Uu]nauthenticated", f"{type(error).__name__}: {error}"):
+        if re.search(_NO_ENTRY, f"{type(error).__name__}: {error}"):
             return True
         error = error.__cause__ or error.__context__
     return False

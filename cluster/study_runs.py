@@ -98,9 +98,13 @@ class StudyRuns:
         _ = self._parent_id
 
     def log(self, record: RunRecord) -> None:
-        """Write a nested run from start to end; one that has ended is left alone, one that has not is completed."""
+        """Write a nested run from start to end; one that has ended is left alone, one that has not is completed.
+
+        A trial that failed and was run again to its end is completed too.
+        """
         run = self._find(record.name)
-        if run is not None and run.info.status in ENDED:
+        ended = run is not None and run.info.status in ENDED
+        if ended and not (run.info.status == "FAILED" and record.status == "FINISHED"):
             return
         run = run or self._create(record.name, record, {"mlflow.parentRunId": self._parent_id})
         self._write(run, record)

@@ -9,12 +9,12 @@ from typing import Any
 
 import optuna
 import pandas as pd
-import ray
 
 from evaluation.records import read_records, write_records
 from evaluation.report import write_report
 from pipeline.choice import recommended
 from search.config import StudyConfig
+from search.faults import run_task
 from search.finish import flips_of, front_within_noise, measure_again, test_figures
 from search.searcher import ENDED, QUIET, collected_rows
 from search.snapshots import RecordFiles, front_of
@@ -98,8 +98,9 @@ class Ending:
 
     def _on_worker(self, function: Callable[..., Any], rows: list[Row]) -> Any:
         resources = self.config.resources  # of a trial: what has room for one has room for this
-        task = ray.remote(with_bench).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)
-        return ray.get(task.remote(function, self.config, self.data_key, rows))
+        needed = {"num_cpus": resources.cpus_per_trial, "num_gpus": resources.gpus_per_trial}
+        arguments = (function, self.config, self.data_key, rows)
+        return run_task("the end of the study", with_bench, arguments, resources, **needed)
 
     def _write(self, study: optuna.Study, front: list[Row], more: list[Path], finished: bool = False) -> Outcome:
         """Write the Parquet files, and every table and figure from them."""

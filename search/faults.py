@@ -6,17 +6,14 @@ raises only what may pass; an error that would come again is reported, and the t
 
 from __future__ import annotations
 
-import copy
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune import Callback
-from sqlalchemy import text
 
 from cluster.session import ClusterError
 from pipeline.errors import InputError
@@ -184,19 +181,3 @@ class Attempts(Callback):
 def failed_for_now(trial: FrozenTrial) -> bool:
     """Whether a trial of an earlier run has failed for a reason that may be gone."""
     return trial.state == TrialState.FAIL and bool(trial.user_attrs.get(MAY_PASS))
-
-
-def reopen(study: optuna.Study, trial_id: int) -> None:
-    """Make a failed trial a running one again, with its number and settings and without what it has reported.
-
-    Optuna itself has no way back from FAILED; the study's storage is a `StudyDatabase`.
-    """
-    storage: Any = study._storage
-    with storage._database.engine.begin() as connection:
-        there = {"trial": storage._trials_there[trial_id]}
-        connection.execute(text("DELETE FROM trial_user_attributes WHERE trial_id = :trial"), there)
-        again = "UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE trial_id = :trial"
-        connection.execute(text(again), there)
-    trial = copy.copy(storage.get_trial(trial_id))
-    trial.state, trial.datetime_complete, trial.user_attrs = TrialState.RUNNING, None, {}
-    storage._set_trial(trial_id, trial)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.tune import Callback
 
-from search.searcher import CURVES, ROWS
+from search.searcher import CURVES, ROWS, ROWS_SO_FAR
 
 TRACEBACK = "traceback"
 
@@ -21,7 +21,7 @@ class LeanTrials(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Shorten the result that Tune will keep; it lets callbacks do so."""
-        for name in (ROWS, CURVES, TRACEBACK):
+        for name in (ROWS, ROWS_SO_FAR, CURVES, TRACEBACK):
             result.pop(name, None)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -59,7 +59,8 @@ def run(config: StudyConfig, data: Data, options: argparse.Namespace) -> int:
         with session(
             options.address or default_address(), None if config.storage_is_remote else config.store_root
         ) as up:
-            cpus = check_fit(up, config.resources.cpus_per_trial, config.resources.gpus_per_trial)
+            needed = config.resources
+            cpus = check_fit(up, needed.cpus_per_trial, needed.gpus_per_trial, needed.memory_gb_per_trial)
             running = begin(config, data, options.resume, say)
             from search.study import StudyRun
             from search.summary import as_json, show

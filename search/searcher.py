@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 
 from search.budget import Budget
 from search.config import StudyConfig
-from search.faults import MAY_PASS, Attempts, death_text, failed_for_now, reopen
+from search.faults import MAY_PASS, Attempts, death_text, failed_for_now
 from search.space import Space
 from search.study_database import StudyDatabase
 from search.tally import Tally
@@ -109,7 +109,7 @@ class ParetoSearcher(Searcher):
         if self._unfinished:
             unfinished = self._unfinished.pop(0)
             if self.study._storage.get_trial(unfinished).state == TrialState.FAIL:
-                reopen(self.study, unfinished)
+                self.study._storage.reopen_trial(unfinished)  # type: ignore[attr-defined]  # a StudyDatabase
             trial = Trial(self.study, unfinished)
         else:
             trial = self.study.ask()

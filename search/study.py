@@ -11,6 +11,7 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial
 from ray import tune
+from ray.exceptions import RayError
 from rich.console import Console
 
 from cluster.metrics import StudyMetrics
@@ -92,8 +93,8 @@ class StudyRun:
             try:
                 self._run_trials(searcher, data_key)
                 break
-            except RuntimeError as error:  # Tune's, when Ray's memory monitor ends a worker: it takes that for a bug
-                if not searcher.take_back(str(error)):
+            except RuntimeError as error:  # Tune's, which takes a worker that Ray's memory monitor ended for a bug
+                if not (isinstance(error.__cause__, RayError) and searcher.take_back(str(error))):
                     raise
         return searcher.spent
 

@@ -42,6 +42,8 @@ _VALUE = text(
 _END = text(
     "UPDATE trials SET state = :state, datetime_start = :began, datetime_complete = :ended WHERE trial_id = :trial"
 ).bindparams(bindparam("began", type_=DateTime), bindparam("ended", type_=DateTime))
+_FORGET = text("DELETE FROM trial_user_attributes WHERE trial_id = :trial")
+_REOPEN = text("UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE trial_id = :trial")
 
 WAIT_SECONDS = 60.0
 """How long a write waits for another process that has locked the database, such as the dashboard."""
@@ -138,6 +140,19 @@ class StudyDatabase(InMemoryStorage):
                 connection.execute(_VALUE, {**there, "objective": objective, "value": stored, "kind": kind.name})
             connection.execute(_END, {**there, **times, "state": state.name})
         return changed
+
+    def reopen_trial(self, trial_id: int) -> None:
+        """Make a failed trial a running one, with its number and settings and without what it has reported.
+
+        Optuna itself has no way back from FAIL.
+        """
+        there = {"trial": self._trials_there[trial_id]}
+        with self._database.engine.begin() as connection:
+            connection.execute(_FORGET, there)
+            connection.execute(_REOPEN, there)
+        trial = copy.copy(super().get_trial(trial_id))
+        trial.state, trial.datetime_complete, trial.user_attrs = TrialState.RUNNING, None, {}
+        self._set_trial(trial_id, trial)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """See `BaseStorage`."""

@@ -112,9 +112,7 @@ class TrialLogs:
         stamp = datetime.now(UTC).isoformat(timespec="seconds")
         text = "".join(f"{stamp}  {printable(line)}\n" for line in lines)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with self._file(number).open("a", encoding="utf-8") as file:
-                file.write(text)
+            self._write(self._file(number), text)
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -123,9 +121,20 @@ class TrialLogs:
                     "on, lines of the trials' logs are lost until it can be"
                 )
 
+    def _write(self, file: Path, text: str) -> None:
+        try:
+            opened = file.open("a", encoding="utf-8")
+        except FileNotFoundError:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            opened = file.open("a", encoding="utf-8")
+        with opened:
+            opened.write(text)
+
 
 def printable(text: str) -> str:
     """The text on one line; control characters, changes of direction and the like are written as escapes."""
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() or character in _JOINERS else _escaped(character) for character in text
     )

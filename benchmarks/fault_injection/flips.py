@@ -15,7 +15,8 @@ from .runs import Reference, Run
 from .storage import MANIFEST, flip_byte
 
 FLIPPED = "flipped byte"
-FILE_KINDS = ("safetensors", "onnx", "npy", "npz", "json", "parquet", "manifest")
+FILE_KINDS = ("npz", "safetensors", "onnx", "npy", "json", "manifest", "parquet")
+"""Those that few artifacts have come first: no artifact is hit twice."""
 ASKED_FOR = ("data", "teacher", "classical", "distil", "prune", "quantize", "predictions")
 """Stages whose artifacts every run of the study asks for."""
 
@@ -37,7 +38,7 @@ def flip_each(run: Run, reference: Reference, rng: Random) -> list[Flip]:
     """
     flips: list[Flip] = []
     there = [name for name in reference.evidence.artifacts if name.split("/")[0] in ASKED_FOR]
-    for kind in rng.sample(FILE_KINDS, len(FILE_KINDS)):
+    for kind in FILE_KINDS:
         hit = {flip.artifact for flip in flips}
         files = [
             (name, file)
@@ -82,7 +83,7 @@ def whole(artifact: Path) -> bool:
 
 
 def flipped(run: Run, reference: Reference, rng: Random, repeat: int) -> list[Outcome]:
-    """Run the study with flips in mid-search, then flip others, and run it once more with the same store.
+    """Run the study with flips in mid-search, resume it if it ended, flip others, and run it anew with the same store.
 
     Returns:
         an outcome for each kind of file.
@@ -92,6 +93,10 @@ def flipped(run: Run, reference: Reference, rng: Random, repeat: int) -> list[Ou
     before = run.evidence()
     flips = flip_each(run, reference, rng)
     status = run.wait(reference.patience)
+    if status not in (reference.status, None):
+        moment += f", resumed after it ended with status {status}"
+        run.start(resume=True)
+        status = run.wait(reference.patience)
     seconds = run.seconds
     first = end_of(run, reference, before, status, but=[flip.artifact for flip in flips])
     flips += flip_each(run, reference, rng)

@@ -139,20 +139,21 @@ class Relay:
             await asyncio.wait(left, timeout=5.0)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = [writer]
         self._writers.add(writer)
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
+            ends.append(back)
             self._writers.add(back)
-            try:
+            if self._server:  # not closed meanwhile
                 await asyncio.gather(_pump(reader, back), _pump(there, writer))
-            finally:
-                self._writers.discard(back)
-                back.close()
         except OSError:
             pass  # a broken connection is what this is for
         finally:
-            self._writers.discard(writer)
-            writer.close()
+            for end in ends:
+                self._writers.discard(end)
+                end.close()
+            await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -26,6 +26,8 @@ from .storage import folder_artifacts
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "store"
 WORKERS = 2
+CRASHED = 70
+"""For a run that ended with the status of a whole search and without its report: an uncaught error has status 1 too."""
 LEAST_PATIENCE_SECONDS = 120.0
 UNDISTURBED_SECONDS = 600.0
 """Most that an undisturbed run may take."""
@@ -55,6 +57,7 @@ class Run:
     seconds: float = 0.0
     """That its processes ran, together."""
     _since: float = 0.0
+    _started_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.results = self.folder / "results"
@@ -67,7 +70,7 @@ class Run:
         command = [sys.executable, str(ROOT / "search" / "pareto.py"), str(self.study), "--address", self.address]
         places = (f"results_dir={self.results}", f"storage={self.storage}", "tracking.uri=none")
         command += [word for one in (*places, *self.overrides) for word in ("--set", one)]
-        self._since = time.monotonic()
+        self._since, self._started_at = time.monotonic(), time.time()
         self.group = start(command + ["--resume"] * resume, self.log, {**QUIET, **self.environment})
 
     @property
@@ -76,13 +79,19 @@ class Run:
         return self.group is not None and self.group.process.poll() is None
 
     def wait(self, seconds: float) -> int | None:
-        """The command's exit status, None if it had to be killed after so many seconds; its processes are gone then."""
+        """The command's exit status, or `CRASHED`, or None if it had to be killed after so many seconds.
+
+        Its processes are gone then.
+        """
         try:
             status: int | None = self.started.process.wait(max(0.0, seconds))
         except subprocess.TimeoutExpired:
             status = None
         self.seconds += time.monotonic() - self._since
         self.started.kill()
+        report = self.study_folder / "report.html"
+        if status in (0, 1) and not (report.is_file() and report.stat().st_mtime >= self._started_at):
+            return CRASHED
         return status
 
     @property

@@ -83,8 +83,8 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submitted]:
             settings = [
                 f"storage=s3://{BUCKET}/studies",
                 "search.stop_margin=1",
-                "search.trials=3",
-                "measure.seconds=0.05",
+                "search.trials=8",
+                "measure.seconds=0.1",
             ]
             done = submit(
                 cluster,
