@@ -29,11 +29,14 @@ from pipeline.keys import artifact_key, canonical_json, deciding_versions
 from pipeline.manifest import (
     MANIFEST,
     DamagedArtifact,
+    FileStates,
     Manifest,
     check_files,
     facts_of_files,
     file_sha256,
+    file_states,
     read_manifest,
+    sealed,
 )
 
 if TYPE_CHECKING:
@@ -61,7 +64,8 @@ class Store:
         self.root = Path(root).resolve()
         self._waiting = waiting
         self._remote = remote
-        self._verified: set[str] = set()
+        self._verified: dict[str, FileStates] = {}
+        """What the files of each artifact were when their digests were last compared."""
 
     def run(self, stage: Stage, config: Config, *inputs: Artifact) -> Artifact:
         """The stage's artifact, built now or found.
@@ -76,7 +80,11 @@ class Store:
         key = artifact_key(stage, config, parents, data)
 
         def build(folder: Path) -> Notes:
-            return stage(config, folder, *inputs)
+            try:
+                return stage(config, folder, *inputs)
+            finally:  # what was computed of a damaged input, or failed of it, is no result
+                for one in inputs:
+                    self._check_input(one)
 
         facts = {"version": stage.version, "config": config.key_fields(), "parents": parents, "data": data}
         return self.add(stage.name, key, build, facts)
@@ -133,7 +141,7 @@ class Store:
             aside = self.root / ".damaged" / f"{stage}-{key}-{time.time_ns()}"
             aside.parent.mkdir(parents=True, exist_ok=True)
             (self.root / stage / key).rename(aside)
-            self._verified.discard(key)
+            self._verified.pop(key, None)
             again = "fetched or built" if self._remote else "built"
             log.warning("%s; it was moved to %s and is %s again", error, aside, again)
         return found or self._fetch(stage, key)
@@ -207,7 +215,7 @@ class Store:
                 "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "files": facts_of_files(folder),
             }
-            content = json.dumps(manifest, indent=1, ensure_ascii=False)
+            content = sealed(manifest)
             (folder / MANIFEST).write_text(content, encoding="utf-8")
             if self._remote:
                 self._remote.publish(stage, key, folder, manifest)
@@ -223,7 +231,7 @@ class Store:
         try:
             with checkpointing(checkpoints, saved):
                 yield
-        except (ValueError, ArithmeticError):  # training on would come to the same end
+        except (ValueError, ArithmeticError, DamagedArtifact):  # training on would come to the same end, or a wrong one
             self._drop_checkpoints(key)
             raise
 
@@ -240,17 +248,26 @@ class Store:
         final = self.root / stage / key
         final.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(final)
-        self._verified.add(key)
+        self._verified[key] = file_states(final)
         self._drop_checkpoints(key)
         return Artifact(key, stage, final, manifest, cache_hit)
 
+    def _check_input(self, used: Artifact) -> None:
+        """Raise DamagedArtifact, after it is set aside, if an artifact that was being read is no longer what it was."""
+        try:
+            self._verify(used.path, used.key)
+        except DamagedArtifact:
+            self.find(used.stage, used.key)
+            raise
+
     def _verify(self, path: Path, key: str) -> Manifest:
-        """The manifest, after comparing sizes, and digests when this store object first meets the artifact."""
+        """The manifest, after comparing sizes, and digests of files that were not compared as they are now."""
         try:
             content = (path / MANIFEST).read_bytes()
         except OSError as error:
             raise DamagedArtifact(f"{path}: {error}") from error
         manifest = read_manifest(content, key, str(path))
-        check_files(path, manifest, str(path), digests=key not in self._verified)
-        self._verified.add(key)
+        states = file_states(path)
+        check_files(path, manifest, str(path), digests=self._verified.get(key) != states)
+        self._verified[key] = states
         return manifest

@@ -178,6 +178,21 @@ class Attempts(Callback):
         self._running.pop(trial.trial_id, None)
 
 
+class BeforeRetry(Callback):
+    """Does something before a trial whose attempt failed is run again: what the attempts need may have been damaged."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune stores its callbacks to restore itself from, which we do from the database."""
+        return {}
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The attempt failed, and Tune will run the trial again."""
+        self._action()
+
+
 def failed_for_now(trial: FrozenTrial) -> bool:
     """Whether a trial of an earlier run has failed for a reason that may be gone."""
     return trial.state == TrialState.FAIL and bool(trial.user_attrs.get(MAY_PASS))

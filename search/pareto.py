@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from pipeline.data import Data
     from search.config import StudyConfig
 
-DONE, NO_SAFE_MODEL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, NO_SAFE_MODEL, BAD_INPUT, BROKEN_OFF, INTERRUPTED = 0, 1, 2, 70, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0 done, 1 no safe model, 2 bad input, 130 interrupted."""
+    """Run the command and return its exit status.
+
+    0 done, 1 no safe model, 2 bad input, 70 broken off by an error of ours or of the machine, 130 interrupted.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["init"]:
         from search.init_study import main as init
@@ -40,6 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(config, data, options)
     except InputError as error:
         return refuse(error.problems)
+    except Exception as error:  # Python would end with 1, which means that no model is safe
+        import traceback
+
+        traceback.print_exc()
+        print(f"error: the study broke off ({type(error).__name__}); --resume goes on", file=sys.stderr)
+        return BROKEN_OFF
 
 
 def run(config: StudyConfig, data: Data, options: argparse.Namespace) -> int:
@@ -121,7 +130,8 @@ def parser() -> argparse.ArgumentParser:
         description="Search the Pareto front of accuracy, size and latency of a text classifier: every trial runs the "
         "chain teacher, distil, prune, quantize, and every model is measured and checked for safety.",
         epilog="`init COMMENTS.csv` in place of STUDY.yaml writes a study for your own comments (init --help). "
-        "Exit status: 0 done; 1 the search ended with no safe model; 2 bad input or config.",
+        "Exit status: 0 done; 1 the search ended with no safe model; 2 bad input or config; 70 broken off by an error; "
+        "130 interrupted. --resume goes on after the last two.",
     )
     made.add_argument(
         "study", nargs="?", type=Path, metavar="STUDY.yaml", help="study file; left out: the embedded sample"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pipeline.data import Data
 from pipeline.storage import open_store
 from search.config import StudyConfig
 from search.ending import Ending, Outcome
-from search.faults import run_task
+from search.faults import BeforeRetry, run_task
 from search.lean import LeanTrials
 from search.progress import Progress
 from search.results_mirror import ResultsMirror
@@ -130,6 +131,11 @@ class StudyRun:
             tune.with_parameters(run_in_tune, config=self.config, data_key=data_key, trial=self.trial),
             trial_resources(resources),
         )
+
+        def keep_data() -> None:
+            with suppress(OSError):  # the next attempt will tell
+                self.data.add_to(open_store(self.config.store_place))
+
         progress = Progress(searcher, self.config.search.trials, self.console)
         snapshots = Snapshots(searcher, RecordFiles(self.config, self.data.report))
         watching = Watching(searcher, StudyMetrics(self.config.study), TrialLogs(self.config.folder / LOGS, self._warn))
@@ -146,7 +152,7 @@ class StudyRun:
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(self.config.folder.resolve()),
-                callbacks=[searcher.attempts, progress, snapshots, watching, LeanTrials()],
+                callbacks=[searcher.attempts, BeforeRetry(keep_data), progress, snapshots, watching, LeanTrials()],
                 failure_config=tune.FailureConfig(max_failures=resources.retries),
                 verbose=0,  # `Progress` says what there is to say
             ),

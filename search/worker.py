@@ -111,6 +111,7 @@ def run_in_tune(
         trained = curves(here.store, finished)
     except Exception as error:
         again = may_pass(error)
+        _open.cache_clear()  # an artifact that it holds may be what is damaged
         told = {ERROR: error_text(error, limits), MAY_PASS: again, "traceback": traceback.format_exc()}
         tune.report({"at_stage": at_stage, ROWS: rows, CURVES: _curves_of(rows, config, data_key), **told})
         if again:

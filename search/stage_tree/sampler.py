@@ -9,6 +9,7 @@ still to be run. The chain with the largest gain in hypervolume per second, unde
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -34,8 +35,10 @@ class Outcomes(Protocol):
 
 
 CANDIDATES = 192
-BELIEFS_PER_TRIAL = 1 / 128
+SUGGESTIONS_PER_TRIAL = 1 / 128
 """Further suggestions taken from one round of prediction, per finished trial: a round costs milliseconds."""
+MOST_SUGGESTIONS, MOST_BELIEFS = CANDIDATES // 2, 24
+"""Of one round: each belief suggests its best chain, or when there are more suggestions than beliefs its best ones."""
 
 
 class StageTreeSampler(IndependentSampler):
@@ -110,9 +113,11 @@ class StageTreeSampler(IndependentSampler):
         candidates = [chain for chain in self._candidates() if self.tree.is_new(chain)]
         if not candidates:
             return self._drawn()
-        rounds = 1 + int(len(self._seen) * BELIEFS_PER_TRIAL)
-        worth = self.tree.gain_per_second(candidates, self._generator, rounds)
-        self._queue.extend(candidates[index] for index in dict.fromkeys(worth.argmax(axis=1).tolist()))
+        suggestions = min(1 + int(len(self._seen) * SUGGESTIONS_PER_TRIAL), MOST_SUGGESTIONS)
+        beliefs = min(suggestions, MOST_BELIEFS)
+        worth = self.tree.gain_per_second(candidates, self._generator, beliefs)
+        best_first = np.argsort(-worth, axis=1, kind="stable")[:, : math.ceil(suggestions / beliefs)]
+        self._queue.extend(candidates[index] for index in dict.fromkeys(best_first.T.ravel().tolist()))
         return self._queue.popleft()
 
     def _candidates(self) -> list[Chain]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifact import Artifact, Stage
-from pipeline.cache import MANIFEST, Store, artifact_key
+from pipeline.cache import MANIFEST, DamagedArtifact, Store, artifact_key
 from pipeline.config import ClassicalConfig, DistilConfig, PruneConfig, QuantizeConfig, TeacherConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ class Counted:
         folder = next(one for one in arguments if isinstance(one, Path))
         self.calls += 1
         (folder / "sub").mkdir()
-        (folder / "sub" / "weights.bin").write_bytes(self.content.encode() * 100)
+        (folder / "sub" / "weights.npy").write_bytes(self.content.encode() * 100)
         (folder / "facts.json").write_text(json.dumps({"run": self.calls}))
         return {"history": [{"epoch": 1, "loss": 0.5}], "run": self.calls}
 
@@ -199,7 +199,7 @@ def test_the_second_run_is_a_hit_and_does_not_call_the_stage(tmp_path):
     assert again.notes == {"history": [{"epoch": 1, "loss": 0.5}], "run": 1}
     manifest = json.loads((again.path / MANIFEST).read_text())
     assert manifest["version"] == 3 and manifest["data"] == DATA.key and manifest["config"]["seed"] == 0
-    assert set(manifest["files"]) == {"sub/weights.bin", "facts.json"}
+    assert set(manifest["files"]) == {"sub/weights.npy", "facts.json"}
     assert Store(tmp_path).run(toy, ClassicalConfig(seed=1), DATA).key != first.key
     assert build.calls == 2
 
@@ -209,7 +209,7 @@ def test_a_failure_is_never_stored(tmp_path, error):
     store = Store(tmp_path)
 
     def fail(folder):
-        (folder / "half.bin").write_bytes(b"half")
+        (folder / "half.npy").write_bytes(b"half")
         raise error
 
     with pytest.raises(type(error)):
@@ -225,7 +225,7 @@ from pathlib import Path
 from pipeline.cache import Store
 
 def hang(folder):
-    (folder / "partial.bin").write_bytes(b"partial")
+    (folder / "partial.npy").write_bytes(b"partial")
     print("building", flush=True)
     time.sleep(120)
 
@@ -247,11 +247,11 @@ def kill(process):
 
 def test_a_builder_killed_in_mid_build_leaves_nothing_findable_and_the_next_run_takes_over(tmp_path):
     kill(hanging_builder(tmp_path))
-    assert list(tmp_path.rglob("partial.bin")), "it died in the middle of its work"
+    assert list(tmp_path.rglob("partial.npy")), "it died in the middle of its work"
     store, build = Store(tmp_path), Counted()
     assert store.find("toy", KEY) is None
     assert store.add("toy", KEY, build).notes["run"] == 1
-    assert list(tmp_path.rglob("partial.bin")) == []
+    assert list(tmp_path.rglob("partial.npy")) == []
     assert Store(tmp_path).find("toy", KEY) is not None
 
 
@@ -308,13 +308,13 @@ def test_a_worker_that_waits_takes_over_when_the_builder_dies(tmp_path):
 
 
 def flip_byte(path):
-    content = bytearray((path / "sub/weights.bin").read_bytes())
+    content = bytearray((path / "sub/weights.npy").read_bytes())
     content[350] ^= 1
-    (path / "sub/weights.bin").write_bytes(content)
+    (path / "sub/weights.npy").write_bytes(content)
 
 
 def truncate(path):
-    os.truncate(path / "sub/weights.bin", 699)
+    os.truncate(path / "sub/weights.npy", 699)
 
 
 def lose(path):
@@ -351,7 +351,7 @@ def test_a_damaged_artifact_is_set_aside_reported_and_built_again(tmp_path, capl
     with caplog.at_level(logging.WARNING):
         again = store.add("toy", KEY, build)
     assert build.calls == 2 and again.cache_hit is False and again.notes["run"] == 2
-    assert (again.path / "sub/weights.bin").read_bytes() == b"weights" * 100
+    assert (again.path / "sub/weights.npy").read_bytes() == b"weights" * 100
     (aside,) = (tmp_path / ".damaged").iterdir()
     assert {path.name: path.read_bytes() for path in aside.rglob("*") if path.is_file()} == left
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -383,3 +383,36 @@ def test_digests_are_checked_again_after_an_artifact_was_set_aside(tmp_path):
     assert store.find("toy", KEY) is None
     flip_byte(Store(tmp_path).add("toy", KEY, build).path)  # another process built it, and it rotted
     assert store.find("toy", KEY) is None
+
+
+def test_nothing_is_stored_that_was_computed_of_an_input_that_changed_meanwhile(tmp_path, caplog):
+    store, counted = Store(tmp_path), Counted()
+    parent = store.run(Stage("parent", 1, counted), ClassicalConfig())
+
+    def flip_and_build(config, folder, *inputs):
+        flip_byte(inputs[0].path)
+        (folder / "wrong.json").write_text("1")
+        return {}
+
+    with pytest.raises(DamagedArtifact, match=r"weights\.npy: content differs"):
+        store.run(Stage("child", 1, flip_and_build), ClassicalConfig(), parent)
+    assert list(tmp_path.glob("child/*")) == []
+    assert "it was moved to" in caplog.text
+    again = store.run(Stage("parent", 1, counted), ClassicalConfig())
+    assert counted.calls == 2 and (again.path / "sub/weights.npy").read_bytes() == b"weights" * 100
+    child = store.run(Stage("child", 1, counted), ClassicalConfig(), again)
+    assert child.parent_key == parent.key
+
+
+def test_what_fails_of_a_damaged_input_is_told_as_damage(tmp_path):
+    store = Store(tmp_path)
+    parent = store.run(Stage("parent", 1, Counted()), ClassicalConfig())
+
+    def fails(config, folder, *inputs):
+        flip_byte(inputs[0].path)
+        raise ValueError("no such tensor")
+
+    with pytest.raises(DamagedArtifact) as caught:
+        store.run(Stage("child", 1, fails), ClassicalConfig(), parent)
+    assert isinstance(caught.value.__context__, ValueError)
+    assert store.find("parent", parent.key) is None

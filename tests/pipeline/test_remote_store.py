@@ -36,7 +36,7 @@ class Counted:
         folder = next(one for one in arguments if isinstance(one, Path))
         self.calls += 1
         (folder / "sub").mkdir()
-        (folder / "sub" / "weights.bin").write_bytes(b"weights" * 100)
+        (folder / "sub" / "weights.npy").write_bytes(b"weights" * 100)
         (folder / "facts.json").write_text(json.dumps({"run": self.calls}))
         return {"run": self.calls}
 
@@ -66,7 +66,7 @@ def test_what_one_node_builds_the_others_fetch(url, node):
     assert build.calls == 1 and (made.cache_hit, there.cache_hit) == (False, True)
     assert there.manifest == made.manifest and there.path != made.path
     files = {path.relative_to(made.path).as_posix() for path in made.path.rglob("*") if path.is_file()}
-    assert files == {"sub/weights.bin", "facts.json", MANIFEST}
+    assert files == {"sub/weights.npy", "facts.json", MANIFEST}
     for name in files:
         assert (there.path / name).read_bytes() == (made.path / name).read_bytes()
         assert Remote(url).read_bytes(f"toy/{made.key}/{name}") == (made.path / name).read_bytes()
@@ -86,24 +86,24 @@ def test_what_is_here_needs_no_store(url, node, wire):
 
 def test_a_failure_leaves_nothing_anywhere(url, node, tmp_path):
     def fail(folder):
-        (folder / "half.bin").write_bytes(b"half")
+        (folder / "half.npy").write_bytes(b"half")
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError):
         node("a").add("toy", KEY, fail)
     assert Remote(url).list() == {}
-    assert list(tmp_path.rglob("half.bin")) == []
+    assert list(tmp_path.rglob("half.npy")) == []
     assert node("b").add("toy", KEY, Counted()).cache_hit is False
 
 
 def flip(remote, place):
-    content = bytearray(remote.read_bytes(f"{place}/sub/weights.bin"))
+    content = bytearray(remote.read_bytes(f"{place}/sub/weights.npy"))
     content[350] ^= 1
-    remote.write_bytes(f"{place}/sub/weights.bin", bytes(content))
+    remote.write_bytes(f"{place}/sub/weights.npy", bytes(content))
 
 
 def shorten(remote, place):
-    remote.write_bytes(f"{place}/sub/weights.bin", b"weights" * 99)
+    remote.write_bytes(f"{place}/sub/weights.npy", b"weights" * 99)
 
 
 def lose(remote, place):

@@ -30,6 +30,14 @@ ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "search" / "studies" / "smoke.yaml"
 BUCKET = "pareto-bucket"
 NOT_SOURCES = shutil.ignore_patterns(".git", ".venv", ".hypothesis", "results", "build", "__pycache__", ".*_cache")
+SETTINGS = (
+    "search.trials=2",
+    "search.stop_margin=1",
+    "measure.seconds=0.1",
+    "distil.epochs=100",
+    "data.sample_rows=1000",
+)
+"""Two trials, the first long: Tune gives the second to the first one's worker if that is free before another is up."""
 UPLOADED = "uploaded-"
 """What the copy of the checkout writes before a node's name: rows tell whose code the workers ran."""
 
@@ -80,12 +88,7 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submitted]:
             checkout = copy_of_the_checkout(folder / "checkout")
             two_nodes.wait_until_up(cluster.nodes)
             token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token}
-            settings = [
-                f"storage=s3://{BUCKET}/studies",
-                "search.stop_margin=1",
-                "search.trials=8",
-                "measure.seconds=0.1",
-            ]
+            settings = [f"storage=s3://{BUCKET}/studies", *SETTINGS]
             done = submit(
                 cluster,
                 cluster.client_environment(folder, **token),
@@ -94,6 +97,7 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submitted]:
                 *(word for setting in settings for word in ("--set", setting)),
             )
             printed = done.stdout + done.stderr
+            assert f"s3://{BUCKET}/studies/results/smoke" in printed, printed
             trials = folder / "trials.parquet"
             s3.client.download_file(BUCKET, "studies/results/smoke/trials.parquet", str(trials))
             yield Submitted(cluster, s3, done.returncode, printed, trials)
@@ -147,7 +151,7 @@ def test_a_submitted_study_runs_on_both_workers(submitted: Submitted) -> None:
     assert submitted.status in (0, 1), submitted.printed
     assert (submitted.status == 1) == ("no compressed model is safe" in submitted.printed), submitted.printed
     trials = read_records(submitted.trials)
-    assert set(trials["status"]) == {"ok"} and trials["trial"].nunique() >= 3
+    assert set(trials["status"]) == {"ok"} and set(trials["trial"].dropna()) == {0, 1}
     [head] = [one for one, is_head in nodes_of(submitted.cluster).items() if is_head]
     workers = {one[:8] for one in nodes_of(submitted.cluster)} - {head[:8]}
     assert len(workers) == 2
@@ -231,6 +235,7 @@ def test_without_the_token_no_node_joins(environment: dict[str, str], submitted:
     options = submitted.cluster.worker_options(submitted.cluster.nodes.folder / "intruder")
     command = [str(Path(sys.executable).with_name("ray")), "start", *options]
     client = submitted.cluster.client_environment(tmp_path, **environment)
+    client["RAY_gcs_server_port_wait_time_s"] = "3"  # Ray would knock for 20
     client[two_nodes.MARK] = str(submitted.cluster.nodes.folder)  # what it may leave ends with the cluster
     joining = subprocess.run(command, cwd=tmp_path, env=client, capture_output=True, text=True, timeout=120)
     assert joining.returncode != 0
