@@ -84,7 +84,8 @@ class Store:
                 return stage(config, folder, *inputs)
             finally:  # what was computed of a damaged input, or failed of it, is no result
                 for one in inputs:
-                    self._check_input(one)
+                    if one.key in self._verified:  # it is of this store
+                        self._check_input(one)
 
         facts = {"version": stage.version, "config": config.key_fields(), "parents": parents, "data": data}
         return self.add(stage.name, key, build, facts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +71,11 @@ def _config_problems(config: DataConfig) -> list[str]:
         for name in dict.fromkeys(labels)
         if labels.count(name) > 1
     ]
+    # Names are escaped wherever they are shown; but others copy them into pages of their own.
     problems += [
-        f"{_label(name)}: holds {_shown_character(odd)}, which is markup or cannot be seen; rename the column"
+        f"{_label(name)}: holds '<' or '>', which would be markup in a page; rename the column"
         for name in dict.fromkeys(labels)
-        if (odd := next((character for character in name if _is_odd(character)), None))
+        if "<" in name or ">" in name
     ]
     if config.separator in '"\r\n\0':
         problems.append(f"data.separator={config.separator!r}: quotes or ends a row; use ',', ';', '|' or a tab")
@@ -134,19 +134,6 @@ def label_value(value: object) -> int:
         texts = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "": MISSING}
         return texts.get(value.strip().lower(), INVALID)
     return int(bool(value)) if value in (0, 1) else INVALID
-
-
-def _is_odd(character: str) -> bool:
-    """Whether a label's name must not have it: a tag's brackets, control characters, changes of direction.
-
-    Names are escaped wherever they are shown; but they are also copied into other people's pages. The joiners of
-    Bangla (U+200C, U+200D) are letters' parts.
-    """
-    return character in "<>" or (unicodedata.category(character) in ("Cc", "Cf") and character not in "\u200c\u200d")
-
-
-def _shown_character(character: str) -> str:
-    return repr(character) if character in "<>" else f"U+{ord(character):04X}"
 
 
 def _label(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import signal
@@ -283,25 +282,3 @@ def test_an_allocation_goes_to_the_limit_or_says_that_there_was_none(tmp_path: P
 
 def test_ports_are_free() -> None:
     assert not listens(free_port())
-
-
-@pytest.mark.e2e
-def test_a_killed_driver(tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
-    command = [sys.executable, str(PROGRAM), "--kinds", "driver killed", "--repeats", "1", "--json", str(figures)]
-    done = subprocess.run(
-        [*command, "--set", "search.trials=2", "--keep", str(tmp_path / "kept")],
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(figures.read_text("utf-8"))
-    [row], [run] = told["faults"], told["runs"]
-    assert row["holds"] and row["injected"] == row["survived"] == row["rows_equal"] == 1
-    assert "driver killed with" in run["told"] and run["extra_seconds"] > 0
-    database = tmp_path / "kept" / "driver_killed-0" / "results" / "smoke" / "study.db"
-    states = [
-        trial.state.name for trial in optuna.load_study(study_name="smoke", storage=f"sqlite:///{database}").trials
-    ]
-    assert states == ["COMPLETE", "COMPLETE"]

@@ -305,19 +305,11 @@ def test_contradictory_config(tmp_path: Path) -> None:
     assert separator.startswith("data.separator='\"'") and "';'" in separator
 
 
-@pytest.mark.parametrize(
-    ("name", "what"),
-    [
-        ("<svg onload=alert(1)>", "holds '<'"),
-        ("threat>", "holds '>'"),
-        ("a\nb", "holds U+000A"),
-        ("x\u202eevil", "holds U+202E"),
-        ("nul\0", "holds U+0000"),
-    ],
-)
-def test_a_label_that_is_markup_is_refused(tmp_path: Path, name: str, what: str) -> None:
+@pytest.mark.parametrize("name", ["<svg onload=alert(1)>", "threat>", "a < b"])
+def test_a_label_that_is_markup_is_refused(tmp_path: Path, name: str) -> None:
     problems = problems_of(config_for(write(tmp_path, HEADER + GOOD_ROWS), label_columns=("bully", name)))
-    assert problems[0] == f"data.label_columns={name!r}: {what}, which is markup or cannot be seen; rename the column"
+    what = "holds '<' or '>', which would be markup in a page; rename the column"
+    assert problems[0] == f"data.label_columns={name!r}: {what}"
 
 
 @pytest.mark.parametrize("name", ["50%_off & more", "হুমকি", "ক্\u200cষ", 'say "no"', "hate speech"])

@@ -19,6 +19,7 @@ from pipeline.deployed import altered_files, load_deployed
 from pipeline.export import main
 from pipeline.export_check import answers_of_study, compare, stored_logits
 from pipeline.export_folder import REQUIREMENTS, licence_of
+from pipeline.manifest import sealed
 from pipeline.remote import Remote
 from pipeline.remote_store import RemoteStore
 from pipeline.runtime import load_classifier
@@ -261,7 +262,7 @@ def test_a_model_that_answers_otherwise_than_stored_is_not_left_behind(tiny_stud
             "bytes": file.stat().st_size,
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         }
-        manifest.write_text(json.dumps(facts))
+        manifest.write_text(sealed(facts))
     target = tmp_path / "exports" / "model"
     status, out, err = run(capsys, tiny_study.folder, "smallest", "--store", store, "--to", target)
     assert status == 1 and "does not answer as the study's does: largest difference" in err
