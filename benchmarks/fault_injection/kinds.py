@@ -18,6 +18,8 @@ from .runs import Reference, Run, Unfinished
 from .storage import full, small_disk
 
 LOOK_SECONDS = 0.002
+LONG_SECONDS = 1.0
+"""A stage that takes at least so long is hit in its midst, a shorter one as soon as it is seen."""
 STORE_DEAD_SECONDS = 60.0
 DISK_FULL_SECONDS = 20.0
 REPLACED_AFTER_SECONDS = (0.0, 30.0)
@@ -82,7 +84,8 @@ def worker_killed_in(stage: str) -> Inject:
                     if (run.store / name).exists():
                         missed.add(name)
                     continue
-                time.sleep(rng.uniform(0.0, 0.8) * reference.stage_seconds[name])
+                seconds = reference.stage_seconds[name]
+                time.sleep(rng.uniform(0.0, 0.8) * seconds if seconds >= LONG_SECONDS else 0.0)
                 if injected := _kill_builder(run, name):
                     found.append(injected)
                     return True
@@ -101,11 +104,11 @@ def _kill_builder(run: Run, name: str) -> Injected | None:
     """Kill whoever builds the artifact, if somebody still does; held up first, so that it cannot end meanwhile."""
     key = name.partition("/")[2]
     pid = lock_holder(run.store / ".locks" / f"{key}.lock")
-    if pid is None or pid not in run.started.members():
+    if pid is None:
         return None
     try:
-        os.kill(pid, signal.SIGSTOP)
-        if not (run.store / ".building" / key).exists():
+        os.kill(pid, signal.SIGSTOP)  # it holds a lock of this run's own store
+        if not (run.store / ".building" / key).exists() or pid not in run.started.members():
             os.kill(pid, signal.SIGCONT)
             return None
         before = run.evidence()
