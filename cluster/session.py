@@ -69,7 +69,7 @@ class Session:
 
 @contextmanager
 def session(address: str, shared: Path | None = None) -> Iterator[Session]:
-    """Ray while the block runs: `local` starts one node here, `auto` or `ray://host:port` joins a cluster.
+    """Ray while the block runs: `local` starts one node here, `auto` or `host:port` joins a cluster.
 
     A local node listens on the loopback interface alone, with every port that Ray opens. Where a token is there
     (`RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or the file that `ray get-auth-token --generate` writes) it is asked for,
@@ -82,7 +82,8 @@ def session(address: str, shared: Path | None = None) -> Iterator[Session]:
         shared: a folder that every node must see; None when there is none, as with an object store.
 
     Raises:
-        ClusterError: no cluster under the address, one that refuses our token, or a node that does not see `shared`.
+        ClusterError: no cluster under the address, one that refuses our token, one that can be reached through Ray's
+            client alone, or a node that does not see `shared`.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -102,6 +103,11 @@ def session(address: str, shared: Path | None = None) -> Iterator[Session]:
             what = f"--address {address}: no Ray session there ({error}); start one, or take --address local"
             raise ClusterError(what) from error
         try:
+            if address.startswith("ray://"):
+                raise ClusterError(
+                    f"--address {address}: Ray Tune cannot search through Ray's client; submit the study as a job: "
+                    "ray job submit --address http://HEAD:8265 --working-dir . -- python search/pareto.py STUDY.yaml"
+                )
             nodes = alive_nodes()
             if shared is not None and len(nodes) > 1:
                 _check_shared(shared, nodes)
