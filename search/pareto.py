@@ -142,8 +142,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--resume", action="store_true", help="go on with the study in its results folder")
     made.add_argument(
         "--address",
-        help="where the trials run: local, auto (a cluster that this machine is in), or HOST:PORT of its head; left out: "
-        "local, and in a job of `ray job submit` the cluster it was submitted to",
+        help="where the trials run: local, auto (a cluster that this machine is in), or HOST:PORT of its head; "
+        "left out: local, and in a job of `ray job submit` the cluster it was submitted to",
     )
     made.add_argument("--quiet", action="store_true", help="say nothing before the end")
     made.add_argument(
