@@ -40,13 +40,6 @@ def test_each_stage_has_the_whole_time_and_what_is_stopped_has_more() -> None:
     assert process(in_time + stopped + after)[0] == 7
 
 
-def test_without_a_limit_nothing_is_timed() -> None:
-    """The timer of the process may be another's, such as pytest's."""
-    with CLOCK.limited(None):
-        CLOCK.start()
-        CLOCK.stop()
-
-
 @only_where_enforced
 def test_memory_without_end_is_an_error_of_the_one_that_asks() -> None:
     code = """
