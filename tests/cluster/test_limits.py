@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from cluster.limits import CLOCK, GIGABYTE, PROCESS_STATUS, memory_limit
+from cluster.limits import GIGABYTE, PROCESS_STATUS, memory_limit
 
 SLEEPS = "time.sleep(60)"
 HOLDS_THE_LOCK_OF_PYTHON = "re.match('(a+)+$', 'a' * 60 + 'b')"
