@@ -191,7 +191,8 @@ def read_records(path: Path) -> pd.DataFrame:
             "run the study again, or read the file with the version that wrote it"
         )
     try:
-        table = pq.read_table(path)
+        with path.open("rb") as file:  # opened once: a search may replace it meanwhile
+            table = pq.read_table(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: damaged ({error}): run the study again") from error
     missing = [name for name in FIXED if name not in table.column_names]

@@ -128,7 +128,8 @@ def _read(file: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(file)
+        with file.open("rb") as opened:  # once: a search may replace it meanwhile
+            table = pq.read_table(opened)
     except FileNotFoundError as error:
         raise InputError([f"{file}: missing; finish the study with --resume, or copy the whole folder"]) from error
     except (pa.ArrowException, OSError) as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,72 +95,69 @@ class ObjectStore:
 
 
 class Relay:
-    """Passes TCP connections of a port of its own on to another one, in a thread, unless it is closed."""
+    """Passes TCP connections of a port of its own on to another one, in threads, unless it is closed."""
 
     def __init__(self, target: int) -> None:
         """Open at once."""
         self.port = free_port()
         self._target = target
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
+        self._sockets: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener: socket.socket | None = None
         self.open()
 
     def open(self) -> None:
         """Take connections."""
-        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(10.0)
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._start(self._accept, self._listener)
 
     def close(self) -> None:
         """Break all connections, and refuse new ones."""
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10.0)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            listener.close()
+        for one in list(self._sockets):
+            _break(one)
 
     def end(self) -> None:
         """Close for good."""
         self.close()
-        asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result(10.0)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10.0)
-        self._loop.close()
+        for thread in self._threads:
+            thread.join(10.0)
 
-    async def _open(self) -> None:
-        self._server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
+    def _start(self, work: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
-    async def _close(self) -> None:
-        if self._server:
-            self._server.close()
-            self._server = None
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def _finish(self) -> None:
-        if left := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(left, timeout=5.0)
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ends = [writer]
-        self._writers.add(writer)
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._target)
-            ends.append(back)
-            self._writers.add(back)
-            if self._server:  # not closed meanwhile
-                await asyncio.gather(_pump(reader, back), _pump(there, writer))
-        except OSError:
-            pass  # a broken connection is what this is for
-        finally:
-            for end in ends:
-                self._writers.discard(end)
-                end.close()
-            await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
-
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while block := await source.read(1 << 16):
-            sink.write(block)
-            await sink.drain()
-    if not sink.transport.is_closing():
+    def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
-            sink.write_eof()
+            while True:
+                self._start(self._relay, listener.accept()[0])
+
+    def _relay(self, here: socket.socket) -> None:
+        with here, suppress(OSError), socket.create_connection(("127.0.0.1", self._target)) as there:
+            self._sockets |= {here, there}
+            back = threading.Thread(target=_pump, args=(there, here), daemon=True)
+            back.start()
+            if self._listener is not None:  # not closed meanwhile
+                _pump(here, there)
+            _break(here)
+            _break(there)
+            back.join()
+            self._sockets -= {here, there}
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while block := source.recv(1 << 16):
+            sink.sendall(block)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+def _break(one: socket.socket) -> None:
+    with suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.metrics import BOUNDARIES, METRICS, PREFIX, STATES, StudyMetrics, exported_names
-from cluster.session import QUIET
+from cluster.session import session
 
 REPORT_SECONDS = 1
 """How often Ray's processes report to the agent; 10 unless told."""
@@ -24,21 +24,18 @@ def scrape() -> Iterator[Scrape]:
     from prometheus_client.parser import text_string_to_metric_families
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled"}.items():
-            patch.setenv(name, value)
-        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-        ray.init("local", num_cpus=1, _system_config={"metrics_report_interval_ms": 1000 * REPORT_SECONDS}, **quiet)
-        node = ray.nodes()[0]
-        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        patch.setenv("RAY_metrics_report_interval_ms", str(1000 * REPORT_SECONDS))
+        with session("local"):
+            node = ray.nodes()[0]
+            url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
-        def samples() -> dict[tuple[str, str, str], float]:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                families = list(text_string_to_metric_families(answer.read().decode()))
-            ours = [one for family in families for one in family.samples if one.name.startswith(f"{PREFIX}pareto_")]
-            return {(one.name, one.labels["study"], _beside(one.labels)): one.value for one in ours}
+            def samples() -> dict[tuple[str, str, str], float]:
+                with urllib.request.urlopen(url, timeout=10) as answer:
+                    families = list(text_string_to_metric_families(answer.read().decode()))
+                ours = [one for family in families for one in family.samples if one.name.startswith(f"{PREFIX}pareto_")]
+                return {(one.name, one.labels["study"], _beside(one.labels)): one.value for one in ours}
 
-        yield samples
-        ray.shutdown()
+            yield samples
 
 
 def _beside(labels: dict[str, str]) -> str:

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from cluster.metrics import StudyMetrics
-from cluster.session import QUIET, ROOT
+from cluster.session import ROOT, session
 from pipeline.cache import Store
 from search.config import StudyConfig
 from search.sampler import study_sampler
@@ -114,15 +114,10 @@ def ray_session() -> Iterator[str]:
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**QUIET, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}.items():
-            patch.setenv(name, value)
-        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-        ray.init("local", num_cpus=2, _system_config={"metrics_report_interval_ms": 1000}, **quiet)
-        try:
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")
+        with session("local"):
             node = ray.nodes()[0]
             yield f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-        finally:
-            ray.shutdown()
 
 
 def exported(url: str, study: str) -> Samples:
