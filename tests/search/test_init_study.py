@@ -95,7 +95,7 @@ def test_any_column_names_survive(text: str) -> None:
 name = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0<>"), min_size=1, max_size=8)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(name.filter(str.strip), min_size=2, max_size=4, unique=True), file=name)
 def test_any_names_survive(names: list[str], file: str) -> None:
     stem = "".join(character for character in file if character not in "/\r\n") or "x"
