@@ -152,11 +152,7 @@ class Attempts(Callback):
     def reason(self, trial_id: str) -> str:
         """What Tune, which has ids of its own for trials, noted when the attempt failed."""
         trial = self._running.get(trial_id)
-        try:
-            noted = Path(trial.error_file).read_text("utf-8", errors="replace") if trial and trial.error_file else ""
-        except OSError:
-            return ""
-        return noted.rpartition("Failure # ")[2]
+        return last_failure(trial) if trial else ""
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker took the trial."""
@@ -191,6 +187,15 @@ class BeforeRetry(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The attempt failed, and Tune will run the trial again."""
         self._action()
+
+
+def last_failure(trial: Any) -> str:
+    """What Tune noted when the latest attempt of a trial of its own failed, after a line with its number and time."""
+    try:
+        noted = Path(trial.error_file).read_text("utf-8", errors="replace") if trial.error_file else ""
+    except OSError:
+        return ""
+    return noted.rpartition("Failure # ")[2]
 
 
 def failed_for_now(trial: FrozenTrial) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
@@ -19,7 +18,7 @@ from ray.tune import Callback
 
 from cluster.metrics import StudyMetrics
 from pipeline.study_results import STORED_AS
-from search.faults import failed_for_now
+from search.faults import failed_for_now, last_failure
 from search.searcher import ENDED, ROWS, ROWS_SO_FAR, ParetoSearcher
 from search.trial_logs import TrialLogs
 
@@ -74,7 +73,7 @@ class Watching(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial's attempt failed, and it will be run again."""
         self._running.pop(trial.trial_id, None)
-        self._logs.breaks_off(trial.config["number"], _last_failure(trial))
+        self._logs.breaks_off(trial.config["number"], last_failure(trial).partition("\n")[2])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial returned."""
@@ -82,7 +81,7 @@ class Watching(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial raised, or its worker died, and it will not be run again."""
-        self._logs.breaks_off(trial.config["number"], _last_failure(trial))
+        self._logs.breaks_off(trial.config["number"], last_failure(trial).partition("\n")[2])
         self._end(trial)
 
     def _end(self, trial: Any) -> None:
@@ -107,12 +106,3 @@ class Watching(Callback):
         )
         tally = self._searcher.tally
         self._metrics.found(float(tally.hypervolume), tally.models, tally.safe)
-
-
-def _last_failure(trial: Any) -> str:
-    """What Tune noted when the trial's latest attempt failed; nothing where it noted nothing."""
-    try:
-        text = Path(trial.error_file).read_text("utf-8", errors="replace") if trial.error_file else ""
-    except OSError:
-        return ""
-    return text.rpartition("Failure # ")[2].partition("\n")[2]
