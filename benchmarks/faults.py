@@ -64,7 +64,7 @@ def main() -> int:
     show(rows, bench.outcomes, console)
     if arguments.json:
         told = {
-            "undisturbed_seconds": {setting: one.seconds for setting, one in bench.references.items()},
+            "undisturbed_seconds": {", ".join(named): one.seconds for named, one in bench.references.items()},
             "faults": rows,
             "runs": as_json(bench.outcomes),
         }
@@ -77,7 +77,8 @@ class Bench:
 
     def __init__(self, folder: Path, study: Path, overrides: tuple[str, ...], seed: int, console: Console) -> None:
         """Work below `folder`; `seed` decides the moments and the victims."""
-        self.references: dict[str, Reference] = {}
+        self.references: dict[tuple[str, ...], Reference] = {}
+        """By setting and by what makes another study of it."""
         self.outcomes: list[Outcome] = []
         self._folder, self._study, self._overrides, self._seed = folder, study, overrides, seed
         self._console = console
@@ -99,8 +100,8 @@ class Bench:
             self._told([Outcome(fault, repeat, told=told) for fault in rows_of(name)])
 
     def _injected(self, kind: Kind, place: Path, rng: Random, repeat: int) -> Outcome:
-        reference = self._reference(kind.setting)
-        overrides = (*self._overrides, *kind.overrides)
+        reference = self._reference(kind.setting, kind.study)
+        overrides = (*self._overrides, *kind.study, *kind.overrides)
         with placed(kind.setting, place, self._study, overrides) as run, kind.prepare(run, reference, rng):
             started = time.monotonic()
             run.start()
@@ -131,14 +132,16 @@ class Bench:
             except Unfinished as error:
                 return [Outcome(fault, repeat, told=str(error)) for fault in rows_of(FLIPPED)]
 
-    def _reference(self, setting: str) -> Reference:
+    def _reference(self, setting: str, study: tuple[str, ...] = ()) -> Reference:
         """The undisturbed run of a setting, made when it is first needed."""
-        if setting not in self.references:
-            place = self._folder / f"undisturbed-{setting.replace(' ', '_')}"
-            with placed(setting, place, self._study, self._overrides) as run:
-                self.references[setting] = made = reference_of(run)
-            self._console.print(f"undisturbed, {setting}: {made.seconds:.0f} s, {len(made.rows)} rows")
-        return self.references[setting]
+        named = (setting, *study)
+        if named not in self.references:
+            place = self._folder / f"undisturbed-{len(self.references) + 1}"
+            with placed(setting, place, self._study, (*self._overrides, *study)) as run:
+                self.references[named] = made = reference_of(run)
+            told = f"undisturbed, {', '.join(named)}: {made.seconds:.0f} s, {len(made.rows)} rows"
+            self._console.print(told, markup=False, soft_wrap=True)
+        return self.references[named]
 
     def _told(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:

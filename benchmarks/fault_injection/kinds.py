@@ -23,6 +23,8 @@ LONG_SECONDS = 1.0
 STORE_DEAD_SECONDS = 60.0
 DISK_FULL_SECONDS = 20.0
 REPLACED_AFTER_SECONDS = (0.0, 30.0)
+LONG_QUANTIZATION = ("quantize.method=int8_qat", "quantize.epochs=4")
+"""The smoke study's own methods quantize in a tenth of a second: nobody can be killed within that."""
 SABOTAGE = Path(__file__).with_name("sabotage")
 STAGES = ("teacher", "distil", "prune", "quantize")
 MEMORY_GB = 1.5
@@ -53,6 +55,9 @@ class Kind:
     resume: Literal["never", "if it ended", "always"] = "never"
     """Whether the study is resumed after the fault; where not, it must get over it by itself."""
     overrides: tuple[str, ...] = ()
+    """KEY=VALUE that leave the results as they are: limits."""
+    study: tuple[str, ...] = ()
+    """KEY=VALUE that make another study of it, which needs an undisturbed run of its own."""
     prepare: Callable[[Run, Reference, Random], AbstractContextManager[object]] = lambda *_: nullcontext()
     """Around the whole run, before it starts."""
 
@@ -218,7 +223,10 @@ def limits_broken(run: Run) -> list[str]:
 
 def kinds() -> Mapping[str, Kind]:
     """All of them, but for the flipped byte, by name."""
-    made = [Kind(f"worker killed in {stage}", worker_killed_in(stage)) for stage in STAGES]
+    made = [
+        Kind(f"worker killed in {stage}", worker_killed_in(stage), study=LONG_QUANTIZATION if stage == "quantize" else ())
+        for stage in STAGES
+    ]
     made += [
         Kind("worker node lost", node_lost, "cluster"),
         Kind("driver killed", driver_killed, resume="always"),
