@@ -223,11 +223,9 @@ def limits_broken(run: Run) -> list[str]:
 
 def kinds() -> Mapping[str, Kind]:
     """All of them, but for the flipped byte, by name."""
-    made = [
-        Kind(f"worker killed in {stage}", worker_killed_in(stage), study=LONG_QUANTIZATION if stage == "quantize" else ())
-        for stage in STAGES
-    ]
+    made = [Kind(f"worker killed in {stage}", worker_killed_in(stage)) for stage in STAGES[:-1]]
     made += [
+        Kind("worker killed in quantize", worker_killed_in("quantize"), study=LONG_QUANTIZATION),
         Kind("worker node lost", node_lost, "cluster"),
         Kind("driver killed", driver_killed, resume="always"),
         Kind("cluster restarted", cluster_restarted, "cluster", resume="always"),
