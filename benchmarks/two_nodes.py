@@ -1,11 +1,10 @@
 """What a second node is worth: time, a node that joins in mid-search, and one that is drained.
 
-    python benchmarks/two_nodes.py [--trials 16] [--json FILE]
+    python benchmarks/two_nodes.py [--trials 24] [--json FILE]
 
 Clusters of raylets on this machine: a head without slots, and workers of one processor each that share a folder as the
 store. The smoke study is made to search the temperature of a student alone: every trial trains one of its own, for the
-same number of epochs, so that all weigh the same and none finds what another has built; they last longer than the 9 s
-that a worker takes to start, as Tune hands shorter ones to the workers that are up already. Data, teacher and floor are in
+same number of epochs, so that all weigh the same and none finds what another has built. Data, teacher and floor are in
 the store before. The study runs on one worker, then on two; then on one that a second joins, after which the first
 gets a spot notice of 30 s and is killed when they are over. Needs two processors to itself.
 """
@@ -200,8 +199,8 @@ def show(figures: dict[str, Any]) -> dict[str, bool]:
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=100, help="of each student: what a trial weighs")
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=250, help="of each student: what a trial weighs")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the study")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep every run's place below this folder")

@@ -22,6 +22,7 @@ from search.config import StudyConfig
 from search.ending import Ending, Outcome
 from search.faults import BeforeRetry, run_task
 from search.lean import LeanTrials
+from search.placing import WaitingFirst
 from search.progress import Progress
 from search.results_mirror import ResultsMirror
 from search.run_records import reference_curves
@@ -143,6 +144,7 @@ class StudyRun:
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
+                scheduler=WaitingFirst(),
                 num_samples=searcher.remaining,
                 max_concurrent_trials=resources.max_concurrent,
                 reuse_actors=True,
