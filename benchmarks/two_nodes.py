@@ -40,7 +40,13 @@ MOST_OF_ONE = 0.6
 FIRST_TRIAL_SECONDS = 30.0
 NOTICE_SECONDS = 30
 LIMIT_SECONDS = 900.0
-ALONE = ("prune.method=none", "quantize.method=none", "search.sampler=random", "safety.rounds=100")
+ALONE = (
+    "data.sample_rows=1500",
+    "prune.method=none",
+    "quantize.method=none",
+    "search.sampler=random",
+    "safety.rounds=100",
+)
 STUDENTS = ("distil.method=logit", "distil.temperature={low: 1.0, high: 8.0}", "distil.alpha=0.5")
 NO_STUDENT = ("distil.method=none", "search.trials=1")
 
@@ -200,7 +206,7 @@ def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--epochs", type=int, default=250, help="of each student: what a trial weighs")
+    parser.add_argument("--epochs", type=int, default=100, help="of each student: what a trial weighs")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the study")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep every run's place below this folder")

@@ -144,7 +144,7 @@ class StudyRun:
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=WaitingFirst(),
+                scheduler=WaitingFirst(),  # type: ignore[no-untyped-call]
                 num_samples=searcher.remaining,
                 max_concurrent_trials=resources.max_concurrent,
                 reuse_actors=True,
