@@ -1,6 +1,7 @@
 """What a front costs: a competent loop without reuse against this project's search, in the same run on this machine.
 
-    python benchmarks/search_cost.py STUDY.yaml --set data.path=FILE.csv --set teacher.model=FOLDER --minutes 10
+    python benchmarks/search_cost.py STUDY.yaml --set data.path=FILE.csv --set teacher.model=FOLDER \\
+        [--rows 3000] --minutes 10
 
 The loop is Ray Tune with its own `OptunaSearch` (TPE) over the same typed space; each trial runs its whole chain with
 the same stages, padding and measuring, and finds nothing that another trial has built. Ours is `search.sampler:
@@ -13,15 +14,16 @@ computing seconds (of all workers) from the start of a trial until its model is 
 from __future__ import annotations
 
 import argparse
+import io
 import json
-import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -38,7 +40,11 @@ def main() -> None:
     from search.start import checked, with_absolute_paths
     from search.worker import prepare
 
-    loaded, data = checked(arguments.study, arguments.overrides, resume=False)
+    overrides = list(arguments.overrides)
+    if arguments.rows:
+        loaded, _ = checked(arguments.study, overrides, resume=False)
+        overrides.append(f"data.path={subset(Path(loaded.data.path), arguments.rows, arguments.work)}")
+    loaded, data = checked(arguments.study, overrides, resume=False)
     config: StudyConfig = with_absolute_paths(loaded)
     ray.init(include_dashboard=False, log_to_driver=False, num_cpus=arguments.cpus, configure_logging=False)
     from pipeline.storage import open_store
@@ -49,7 +55,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for name, search in (("plain", plain_search), ("ours", our_search)):
             with tempfile.TemporaryDirectory() as folder:
-                rows = search(config, data, key, references, seed, 60 * arguments.minutes, Path(folder))
+                rows = search(config, data, key, references, seed, 60 * arguments.minutes, Path(folder), arguments.cpus)
             curve = hypervolumes(rows, references)
             results.append({"seed": seed, "search": name, "models": len(rows), "curve": curve})
             print(
@@ -61,6 +67,14 @@ def main() -> None:
     show(rows)
     if arguments.json:
         arguments.json.write_text(json.dumps({"compared": rows, "runs": results}, indent=1), encoding="utf-8")
+
+
+def subset(comments: Path, rows: int, folder: Path) -> Path:
+    """A CSV file with that many rows of the comments, always the same ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{rows}_rows.csv"
+    pd.read_csv(comments, dtype=str).sample(n=rows, random_state=0).to_csv(file, index=False)
+    return file
 
 
 def bare_store(shared: Path, folder: Path, keep: Sequence[str]) -> None:
@@ -96,7 +110,7 @@ class TypedSpace:
 
 
 def plain_search(
-    config: Any, data: Any, key: str, references: Any, seed: int, seconds: float, folder: Path
+    config: Any, data: Any, key: str, references: Any, seed: int, seconds: float, folder: Path, cpus: int
 ) -> list[tuple[float, Any]]:
     """Ray Tune's OptunaSearch, every chain whole; (computing seconds, row) of each model."""
     from ray import tune
@@ -111,12 +125,12 @@ def plain_search(
         from search.trial import Workbench, objectives, run_trial
 
         torch.set_num_threads(1)
-        began = time.time()
         with tempfile.TemporaryDirectory() as own:
             bare_store(shared, Path(own), keep)
             alone = config.model_copy(update={"storage": own})
             bench = Workbench(alone, Store(Path(own)), Workbench.open(alone, key).data)
             measured: list[tuple[float, Any]] = []
+            began = time.time()
             run_trial(bench, given["params"], lambda stage, row: row and measured.append((time.time() - began, row)))
         last = measured[-1][1] if measured else references[0]
         named = dict(zip(config.search.objectives, objectives(last, config.search.objectives), strict=True))
@@ -135,15 +149,15 @@ def plain_search(
 
 
 def our_search(
-    config: Any, data: Any, key: str, references: Any, seed: int, seconds: float, folder: Path
+    config: Any, data: Any, key: str, references: Any, seed: int, seconds: float, folder: Path, cpus: int
 ) -> list[tuple[float, Any]]:
     """The stage tree with a store of its own; (computing seconds, row) of each model."""
-    import optuna
-
-    from search.searcher import ROWS
+    from search.sampler import study_sampler
+    from search.searcher import REFERENCES, opened
     from search.study import StudyRun
 
-    store = folder / "store"
+    store, notes = folder / "store", folder / "notes"
+    notes.mkdir()
     bare_store(config.store_root, store, of_references(config.store_root, references))
     search = config.search.model_copy(
         update={"sampler": "stage_tree", "trials": 100_000, "max_seconds": seconds, "points": ()}
@@ -159,15 +173,39 @@ def our_search(
         }
     )
     ours.folder.mkdir(parents=True)
-    StudyRun(ours, data, 2, Console(file=open(os.devnull, "w"))).run()  # noqa: SIM115
-    study = optuna.load_study(study_name="ours", storage=f"sqlite:///{ours.folder / 'study.db'}")
-    trials = []
-    for trial in study.get_trials(deepcopy=False):
-        rows = [row for row in trial.user_attrs.get(ROWS, []) if row.get("model_key")]
-        if trial.datetime_start and trial.datetime_complete and rows:
-            length = (trial.datetime_complete - trial.datetime_start).total_seconds()
-            trials.append((trial.datetime_start.timestamp(), [(length, row) for row in rows]))
-    return by_computing_seconds(trials)
+    quiet = Console(file=io.StringIO())
+    with opened(ours, study_sampler(ours)) as study:
+        study.set_user_attr(REFERENCES, list(references))
+        StudyRun(ours, data, cpus, quiet, trial=noted(notes)).search(study, key, lambda trial: None)
+    told = [json.loads(file.read_text(encoding="utf-8")) for file in notes.iterdir()]
+    return by_computing_seconds([(one["began"], one["measured"]) for one in told])
+
+
+def noted(notes: Path) -> Callable[..., list[Any]]:
+    """Our trial, which leaves in `notes` what the plain one reports: its start, and when each model was measured."""
+
+    def trial(bench: Any, params: Any, report: Any) -> list[Any]:
+        import json
+        import time
+        import uuid
+
+        from search.trial import run_trial
+
+        began = time.time()
+        measured: list[tuple[float, Any]] = []
+
+        def told(stage: str, row: Any) -> None:
+            if row:
+                measured.append((time.time() - began, row))
+            report(stage, row)
+
+        try:
+            return run_trial(bench, params, told)
+        finally:
+            file = notes / f"{uuid.uuid4().hex}.json"
+            file.write_text(json.dumps({"began": began, "measured": measured}), encoding="utf-8")
+
+    return trial
 
 
 def by_computing_seconds(trials: Sequence[tuple[float, Sequence[tuple[float, Any]]]]) -> list[tuple[float, Any]]:
@@ -247,6 +285,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--minutes", type=float, default=10.0, help="of each search")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", type=int, help="search on so many of the comments; all without it")
+    parser.add_argument("--work", type=Path, default=Path("."), metavar="FOLDER", help="where their file is written")
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args()
