@@ -1,6 +1,6 @@
 """What a second node is worth: time, a node that joins in mid-search, and one that is drained.
 
-    python benchmarks/two_nodes.py [--trials 24] [--json FILE]
+    python benchmarks/two_nodes.py [--trials 40] [--json FILE]
 
 Clusters of raylets on this machine: a head without slots, and workers of one processor each that share a folder as the
 store. The smoke study is made to search the temperature of a student alone: every trial trains one of its own, for the
@@ -42,6 +42,7 @@ NOTICE_SECONDS = 30
 LIMIT_SECONDS = 900.0
 ALONE = (
     "data.sample_rows=1500",
+    "measure.seconds=0.05",
     "prune.method=none",
     "quantize.method=none",
     "search.sampler=random",
@@ -205,7 +206,7 @@ def show(figures: dict[str, Any]) -> dict[str, bool]:
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=100, help="of each student: what a trial weighs")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the study")

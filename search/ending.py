@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluation.records import read_records, write_records
 from evaluation.report import write_report
@@ -48,6 +49,8 @@ class Ending:
     say: Callable[[str], None]
     rows_with_test: list[Row] = field(default_factory=list)
     """Front, teacher and floor with their figures on test; empty for a study that was interrupted."""
+    _node: str | None = None
+    """Where the first task of the end ran: its worker is up, another one would cost seconds of imports."""
 
     def run(self, study: optuna.Study, spent: str | None) -> Outcome:
         """Measure the front again, test it once, and write the results; an interrupted study only writes.
@@ -98,9 +101,12 @@ class Ending:
 
     def _on_worker(self, function: Callable[..., Any], rows: list[Row]) -> Any:
         resources = self.config.resources  # of a trial: what has room for one has room for this
-        needed = {"num_cpus": resources.cpus_per_trial, "num_gpus": resources.gpus_per_trial}
+        needed: dict[str, Any] = {"num_cpus": resources.cpus_per_trial, "num_gpus": resources.gpus_per_trial}
+        if self._node:
+            needed["scheduling_strategy"] = NodeAffinitySchedulingStrategy(self._node, soft=True)
         arguments = (function, self.config, self.data_key, rows)
-        return run_task("the end of the study", with_bench, arguments, resources, **needed)
+        found, self._node = run_task("the end of the study", with_bench, arguments, resources, **needed)
+        return found
 
     def _write(self, study: optuna.Study, front: list[Row], more: list[Path], finished: bool = False) -> Outcome:
         """Write the Parquet files, and every table and figure from them."""

@@ -65,9 +65,12 @@ def prepare(config: StudyConfig, data_key: str, threads: int) -> tuple[list[Row]
         return rows, here.teacher().notes
 
 
-def with_bench(function: Callable[..., Any], config: StudyConfig, data_key: str, rows: list[Row]) -> Any:
-    """`function(workbench, rows)` on a worker, with the threads that a trial has."""
-    return function(bench(config, data_key, trial_threads(config)), rows)
+def with_bench(function: Callable[..., Any], config: StudyConfig, data_key: str, rows: list[Row]) -> tuple[Any, str]:
+    """`function(workbench, rows)` on a worker, with the threads that a trial has; also the id of its node."""
+    import ray
+
+    found = function(bench(config, data_key, trial_threads(config)), rows)
+    return found, ray.get_runtime_context().get_node_id()
 
 
 def trial_threads(config: StudyConfig) -> int:
