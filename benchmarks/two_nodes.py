@@ -73,6 +73,7 @@ def main() -> int:
                 finished(run)
                 runs[name] = run
                 figures |= {f"{name}_seconds": run.seconds, f"{name}_search_seconds": search_seconds(run)}
+                print(f"workers: {workers}, {run.seconds:.0f} s, of them search {search_seconds(run):.0f}", flush=True)
         figures |= compared(figures)
         with prepared(before.store, folder / "join", study, workers=1) as run:
             figures |= joined_and_drained(run, Random(arguments.seed))
