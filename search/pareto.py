@@ -57,6 +57,7 @@ def run(config: StudyConfig, data: Data, options: argparse.Namespace) -> int:
 
     from cluster.session import ClusterError, check_fit, default_address, session
     from pipeline.remote import RemoteUnreachable
+    from search.alone import alone
     from search.results_mirror import ResultsNotKept, place
 
     console = Console(highlight=False, stderr=options.json, quiet=options.quiet)
@@ -70,12 +71,13 @@ def run(config: StudyConfig, data: Data, options: argparse.Namespace) -> int:
         ) as up:
             needed = config.resources
             cpus = check_fit(up, needed.cpus_per_trial, needed.gpus_per_trial, needed.memory_gb_per_trial)
-            running = begin(config, data, options.resume, say)
-            from search.study import StudyRun
-            from search.summary import as_json, show
+            with alone(config, say):
+                running = begin(config, data, options.resume, say)
+                from search.study import StudyRun
+                from search.summary import as_json, show
 
-            say(f"Ray dashboard: {up.dashboard_url}" if up.dashboard_url else "Ray has no dashboard")
-            outcome = StudyRun(running, data, cpus, console).run()
+                say(f"Ray dashboard: {up.dashboard_url}" if up.dashboard_url else "Ray has no dashboard")
+                outcome = StudyRun(running, data, cpus, console).run()
     except (ClusterError, RemoteUnreachable) as error:
         return refuse([str(error)])
     except ResultsNotKept as error:
