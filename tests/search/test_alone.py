@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     access = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
     boto3.client("s3", endpoint_url=url, **access).create_bucket(Bucket="alone")
-    yield "s3://alone/p"
+    yield f"s3://alone/{uuid.uuid4().hex}"  # the buckets of one server are there in the next
     server.stop()
 
 
