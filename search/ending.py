@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.trial import FixedTrial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluation.records import read_records, write_records
@@ -17,9 +18,10 @@ from pipeline.choice import recommended
 from search.config import StudyConfig
 from search.faults import run_task
 from search.finish import flips_of, front_within_noise, measure_again, test_figures
-from search.searcher import ENDED, QUIET, collected_rows
+from search.searcher import ENDED, QUIET, TEACHER_THREADS, collected_rows
 from search.snapshots import RecordFiles, front_of
-from search.trial import Row
+from search.space import Space
+from search.trial import PARAMS, Row
 from search.worker import with_bench
 
 
@@ -68,15 +70,15 @@ class Ending:
         elif ended < self.config.search.trials:
             return self._write(study, front, [])
         self.say("front: measured again in one quiet session, then once on the test split")
-        front = self._with_test_figures(self._measured_again(study, front))
-        references = self._with_test_figures(collected_rows(study)[:2])
+        front = self._with_test_figures(study, self._measured_again(study, front))
+        references = self._with_test_figures(study, collected_rows(study)[:2])
         self.rows_with_test = [*front, *references]
         teacher, floor = (row["test_f1_macro"] for row in references)
         self.say(f"macro F1 on test: teacher {teacher:.4f}, classical floor {floor:.4f}")
         folder, metadata = self.config.folder, self.files.metadata
         write_records(references, folder / "references.parquet", metadata=metadata)
-        self._on_worker(flips_of, front).save(folder / "flips.parquet")
-        within = self._within_noise(collected_rows(study))
+        self._on_worker(study, flips_of, front).save(folder / "flips.parquet")
+        within = self._within_noise(study, collected_rows(study))
         write_records(within, folder / "front_within_noise.parquet", metadata=metadata)
         more = [folder / f"{name}.parquet" for name in ("references", "front_within_noise", "flips")]
         return self._write(study, front, more, finished=True)
@@ -85,26 +87,32 @@ class Ending:
         """Measure what is on the front and was not measured in quiet yet, until no row on it is new."""
         quiet: dict[str, Row] = dict(study.user_attrs.get(QUIET, {}))
         while new := [row for row in front if row["model_key"] not in quiet]:
-            quiet |= self._on_worker(measure_again, new)
+            quiet |= self._on_worker(study, measure_again, new)
             study.set_user_attr(QUIET, quiet)
             front = front_of(collected_rows(study))
         return front
 
-    def _with_test_figures(self, rows: list[Row]) -> list[Row]:
-        figures = self._on_worker(test_figures, rows)
+    def _with_test_figures(self, study: optuna.Study, rows: list[Row]) -> list[Row]:
+        figures = self._on_worker(study, test_figures, rows)
         return [{**row, **figures[row["model_key"]]} for row in rows]
 
-    def _within_noise(self, rows: list[Row]) -> list[Row]:
+    def _within_noise(self, study: optuna.Study, rows: list[Row]) -> list[Row]:
         """The models that none of the front beats by more than the measurements can be wrong."""
-        flags = self._on_worker(front_within_noise, rows)
+        flags = self._on_worker(study, front_within_noise, rows)
         return [{**row, **flags[row["model_key"]]} for row in rows if row.get("model_key") in flags]
 
-    def _on_worker(self, function: Callable[..., Any], rows: list[Row]) -> Any:
+    def _on_worker(self, study: optuna.Study, function: Callable[..., Any], rows: list[Row]) -> Any:
+        """What the function returns on a worker, told with each row its trial's settings, to rebuild what is gone."""
+        trials, space = study.get_trials(deepcopy=False), Space(self.config)
+        told = [
+            row if row.get("trial") is None else {**row, PARAMS: space.suggest(FixedTrial(trials[row["trial"]].params))}
+            for row in rows
+        ]
         resources = self.config.resources  # of a trial: what has room for one has room for this
         needed: dict[str, Any] = {"num_cpus": resources.cpus_per_trial, "num_gpus": resources.gpus_per_trial}
         if self._node:
             needed["scheduling_strategy"] = NodeAffinitySchedulingStrategy(self._node, soft=True)
-        arguments = (function, self.config, self.data_key, rows)
+        arguments = (function, self.config, self.data_key, study.user_attrs.get(TEACHER_THREADS), told)
         found, self._node = run_task("the end of the study", with_bench, arguments, resources, **needed)
         return found
 

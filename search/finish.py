@@ -30,7 +30,7 @@ def measure_again(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> dict[s
     evaluator = bench.evaluator(bench.teacher())
     figures: dict[str, Row] = {}
     for row in rows:
-        model = find_model(bench.store, row)
+        model = find_model(bench, row)
         again = evaluator.speed(model, "quiet")
         scores = evaluator.scores(
             row["f1_macro"], row["critical_f1"], row["size_compression_ratio"], again["speedup_factor"]
@@ -48,7 +48,7 @@ def test_figures(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> dict[st
         del safety["safe_for_deployment"]
         return {TEST + name: value for name, value in (evaluator.quality(model, "test") | safety).items()}
 
-    return {row["model_key"]: on_test(find_model(bench.store, row)) for row in rows}
+    return {row["model_key"]: on_test(find_model(bench, row)) for row in rows}
 
 
 def front_within_noise(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> dict[str, Row]:
@@ -65,9 +65,7 @@ def front_within_noise(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> d
     evaluator = bench.evaluator(bench.teacher())
     frame = pd.DataFrame(rows)
     competing = [row for row, may in zip(rows, may_compete(frame), strict=True) if may]
-    predictions = {
-        row["model_key"]: _decisions(evaluator, find_model(bench.store, row), "validation") for row in competing
-    }
+    predictions = {row["model_key"]: _decisions(evaluator, find_model(bench, row), "validation") for row in competing}
     draws = macro_f1_draws(evaluator.splits["validation"].labels, predictions, seed=bench.config.seed)
     on_front, on_safe_front = (within_noise(frame, draws, only_safe=only_safe) for only_safe in (False, True))
     return {
@@ -85,7 +83,7 @@ def flips_of(bench: Workbench, rows: Sequence[Mapping[str, Any]]) -> Flips:
     by_teacher = {split: _decisions(evaluator, teacher, split) for split in SPLITS}
     tables = []
     for row in rows:
-        model = find_model(bench.store, row)
+        model = find_model(bench, row)
         for split in SPLITS:
             flips = label_flips(labels[split], by_teacher[split], _decisions(evaluator, model, split), names)
             tables.append(flips.assign(model_key=model.key, split=split)[list(COLUMNS)])

@@ -27,7 +27,7 @@ from search.progress import Progress
 from search.results_mirror import ResultsMirror
 from search.run_records import reference_curves
 from search.sampler import study_sampler
-from search.searcher import REFERENCE_CURVES, REFERENCES, ParetoSearcher, opened
+from search.searcher import REFERENCE_CURVES, REFERENCES, TEACHER_THREADS, ParetoSearcher, opened
 from search.shared_models import share_models
 from search.snapshots import RecordFiles, Snapshots
 from search.tracked_study import TrackedStudy
@@ -115,6 +115,7 @@ class StudyRun:
                     self.config.folder / "folds.parquet", index=False
                 )
             study.set_user_attr(REFERENCE_CURVES, reference_curves(notes))
+            study.set_user_attr(TEACHER_THREADS, self.cpus)
             study.set_user_attr(REFERENCES, rows)
             if self.config.teacher.ensemble:
                 self._say(f"macro F1 on validation of the ensemble that teaches: {notes['teaching_f1_macro']:.4f}")
@@ -129,7 +130,13 @@ class StudyRun:
     def _run_trials(self, searcher: ParetoSearcher, data_key: str) -> None:
         resources = self.config.resources
         trainable = tune.with_resources(
-            tune.with_parameters(run_in_tune, config=self.config, data_key=data_key, trial=self.trial),
+            tune.with_parameters(
+                run_in_tune,
+                config=self.config,
+                data_key=data_key,
+                teacher_threads=searcher.study.user_attrs.get(TEACHER_THREADS),
+                trial=self.trial,
+            ),
             trial_resources(resources),
         )
 

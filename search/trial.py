@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +33,8 @@ Report = Callable[[str, Row | None], None]
 
 ROW_STAGES = {stored: stage for stage, stored in STORED_AS.items()}
 """Stage names of the store, and of `trials.parquet`."""
+PARAMS = "params"
+"""What a row may be sent to a worker with, beside its columns: its trial's settings."""
 DROPS = ("f1_drop", "critical_f1_drop", "critical_recall_drop")
 
 
@@ -42,6 +45,9 @@ class Workbench:
     config: StudyConfig
     store: Store
     data: Artifact
+    teacher_threads: int | None = None
+    """Threads that the study's teacher was trained with. Sums depend on them: a teacher that has to be built again,
+    as it was damaged, shall be the same to the bit. None leaves them as they are."""
 
     @classmethod
     def open(cls, config: StudyConfig, data_key: str, kind: Callable[..., Store] = Store) -> Workbench:
@@ -74,7 +80,25 @@ class Workbench:
 
     def teacher(self) -> Artifact:
         """The study's teacher, trained once."""
-        return self.store.run(fetching(self.store, train_teacher), self.config.teacher, self.data)
+        with computing_with(self.teacher_threads):
+            return self.store.run(fetching(self.store, train_teacher), self.config.teacher, self.data)
+
+    def classical(self) -> Artifact:
+        """The classical floor, fitted once."""
+        return self.store.run(train_classical, self.config.classical, self.data)
+
+
+@contextmanager
+def computing_with(threads: int | None) -> Iterator[None]:
+    """PyTorch computes with so many threads in the block, and as before after it; None changes nothing."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def safety_limits(config: StudyConfig) -> SafetyLimits:
@@ -142,8 +166,7 @@ def reference_rows(bench: Workbench, report: Report) -> Iterator[Row]:
     evaluator = bench.evaluator(teacher)
     yield measure(evaluator, "baseline", teacher, {}) | {"study": bench.config.study}
     report("classical", None)
-    floor = bench.store.run(train_classical, bench.config.classical, bench.data)
-    yield measure(evaluator, "classical", floor, {}) | {"study": bench.config.study}
+    yield measure(evaluator, "classical", bench.classical(), {}) | {"study": bench.config.study}
 
 
 def measure(evaluator: CompressionEvaluator, stage: str, model: Artifact, settings: Mapping[str, Any]) -> Row:
@@ -203,15 +226,25 @@ def curves(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
     return found
 
 
-def find_model(store: Store, row: Mapping[str, Any]) -> Artifact:
-    """The stored model of a row.
+def find_model(bench: Workbench, row: Mapping[str, Any]) -> Artifact:
+    """The stored model of a row; built again if it was damaged or removed, and the row has its trial's `params`.
 
     Raises:
         FileNotFoundError: it is no longer in the store.
     """
-    found = store.find(STORED_AS[row["stage"]], row["model_key"])
+    stored_as = STORED_AS[row["stage"]]
+    found = bench.store.find(stored_as, row["model_key"])
+    if found is None:
+        match row["stage"]:
+            case "baseline":
+                bench.teacher()
+            case "classical":
+                bench.classical()
+            case _ if row.get(PARAMS):
+                run_trial(bench, row[PARAMS], lambda stage, _: None)  # all that is still there is found
+        found = bench.store.find(stored_as, row["model_key"])
     if found is None:
         raise FileNotFoundError(
-            f"{store.root}: model {row['model_key'][:12]} is gone; run the study again to rebuild it"
+            f"{bench.store.root}: model {row['model_key'][:12]} is gone; run the study again to rebuild it"
         )
     return found

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ from search.trial import Curve, Row, Workbench, curves, objectives, reference_ro
 TrialFunction = Callable[[Workbench, Mapping[str, Any], Callable[[str, Row | None], None]], list[Row]]
 
 
-def bench(config: StudyConfig, data_key: str, threads: int) -> Workbench:
+def bench(config: StudyConfig, data_key: str, threads: int, teacher_threads: int | None = None) -> Workbench:
     """The study's workbench on this worker, which from now on computes with `threads` threads."""
     import torch
 
     torch.set_num_threads(threads)
-    return _open(config.model_dump_json(), data_key)
+    return replace(_open(config.model_dump_json(), data_key), teacher_threads=teacher_threads)
 
 
 @lru_cache(maxsize=1)
@@ -65,11 +66,13 @@ def prepare(config: StudyConfig, data_key: str, threads: int) -> tuple[list[Row]
         return rows, here.teacher().notes
 
 
-def with_bench(function: Callable[..., Any], config: StudyConfig, data_key: str, rows: list[Row]) -> tuple[Any, str]:
+def with_bench(
+    function: Callable[..., Any], config: StudyConfig, data_key: str, teacher_threads: int | None, rows: list[Row]
+) -> tuple[Any, str]:
     """`function(workbench, rows)` on a worker, with the threads that a trial has; also the id of its node."""
     import ray
 
-    found = function(bench(config, data_key, trial_threads(config)), rows)
+    found = function(bench(config, data_key, trial_threads(config), teacher_threads), rows)
     return found, ray.get_runtime_context().get_node_id()
 
 
@@ -87,7 +90,12 @@ def trial_resources(resources: ResourcesConfig) -> dict[str, float]:
 
 
 def run_in_tune(
-    suggested: dict[str, Any], *, config: StudyConfig, data_key: str, trial: TrialFunction = run_trial
+    suggested: dict[str, Any],
+    *,
+    config: StudyConfig,
+    data_key: str,
+    teacher_threads: int | None = None,
+    trial: TrialFunction = run_trial,
 ) -> None:
     """Tune's trainable: run one trial and report every stage as it begins and every model as it is measured.
 
@@ -108,7 +116,7 @@ def run_in_tune(
         CLOCK.start()
 
     try:
-        here = bench(config, data_key, trial_threads(config))
+        here = bench(config, data_key, trial_threads(config), teacher_threads)
         with CLOCK.limited(limits.stage_minutes), memory_limit(limits.memory_gb_per_trial):
             finished = trial(here, suggested["params"], report)
         trained = curves(here.store, finished)

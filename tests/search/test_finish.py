@@ -58,7 +58,7 @@ def rows(bench: Workbench) -> list[Row]:
 def decisions(bench: Workbench, row: Row, split: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """What the deployed folder answers, at the thresholds that the row reports."""
     data = load_data(bench.data.path)
-    logits = load_classifier(find_model(bench.store, row).path).predict_logits(getattr(data, split).texts, 1)
+    logits = load_classifier(find_model(bench, row).path).predict_logits(getattr(data, split).texts, 1)
     thresholds = [row[f"thresholds.{label}"] for label in data.label_columns]
     return 1 / (1 + np.exp(-logits.astype(np.float64))) >= np.array(thresholds)
 

@@ -131,7 +131,7 @@ def test_figures_agree_with_another_way_to_them(bench: Workbench) -> None:
     validation = load_data(bench.data.path).validation
     names = load_data(bench.data.path).label_columns
     for row in (teacher, student):
-        model = find_model(bench.store, row)
+        model = find_model(bench, row)
         weights = [file for file in model.path.iterdir() if file.suffix == ".onnx"]
         assert row["model_size_mb"] == pytest.approx(sum(file.stat().st_size for file in weights) / 2**20)
         probabilities = sigmoid(load_classifier(model.path).predict_logits(validation.texts, 32))
@@ -192,14 +192,14 @@ def test_reference_rows_are_teacher_and_floor(bench: Workbench) -> None:
     assert (teacher["stage"], floor["stage"]) == ("baseline", "classical")
     assert (teacher["safety_verdict"], teacher["parent_key"], floor["parent_key"]) == ("safe", None, None)
     assert teacher["model_key"] != floor["model_key"]
-    assert find_model(bench.store, floor).stage == "classical"
+    assert find_model(bench, floor).stage == "classical"
 
 
 def test_what_is_not_in_the_store_is_named(bench: Workbench) -> None:
     with pytest.raises(FileNotFoundError, match="no data 0123456789ab; does this node see the folder of `storage`"):
         Workbench.open(bench.config, "0123456789abcdef")
     with pytest.raises(FileNotFoundError, match="model 0123456789ab is gone; run the study again"):
-        find_model(bench.store, {"stage": "after_kd", "model_key": "0123456789abcdef"})
+        find_model(bench, {"stage": "after_kd", "model_key": "0123456789abcdef"})
 
 
 def test_objectives_by_hand() -> None:
