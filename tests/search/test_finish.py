@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from evaluation.flip_files import Flips, flip_table, write_flips_with_texts
 from pipeline.cache import Store
 from pipeline.data import load_data
 from pipeline.runtime import load_classifier
+from search import finish
 from search.finish import SPLITS, flips_of, front_within_noise
 from search.study_file import study_from
-from search.trial import Row, Workbench, find_model, reference_rows, run_trial
+from search.trial import PARAMS, Row, Workbench, find_model, reference_rows, run_trial
 
 TINY: dict[str, Any] = {
     "study": "tiny",
@@ -86,6 +88,41 @@ def test_the_front_within_noise_is_the_definition(bench: Workbench, rows: list[R
     assert set(front_within_noise(bench, [rows[0], *unsafe])) == {rows[0]["model_key"]}
     failed: Row = {"status": "failed", "error": "torn", "model_key": None}
     assert front_within_noise(bench, [*rows, failed]) == found
+
+
+def test_models_that_were_damaged_are_built_again_and_are_the_same(bench: Workbench, rows: list[Row]) -> None:
+    """As the end of a study meets them: nothing else asks for them again."""
+    teacher, floor, _, compact = rows
+    before = finish.test_figures(bench, [teacher, floor, compact])
+    for row in (teacher, floor, compact):
+        model = find_model(bench, row)
+        file = next(file for file in sorted(model.path.iterdir()) if file.suffix in (".safetensors", ".npz", ".onnx"))
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        shutil.rmtree(bench.store.root / "predictions", ignore_errors=True)
+        again = find_model(bench, row | {PARAMS: CHAIN})
+        assert (again.key, again.cache_hit) == (model.key, True) and file.read_bytes() != bytes(content)
+    assert finish.test_figures(bench, [teacher, floor, compact]) == before
+    with pytest.raises(FileNotFoundError, match="is gone; run the study again"):
+        find_model(bench, compact | {"model_key": "0123456789abcdef"})
+
+
+def test_the_teacher_is_trained_with_its_own_threads(bench: Workbench) -> None:
+    """PyTorch's sums depend on them: built again by a trial, with those of a trial, it would be another one."""
+    import torch
+
+    seen: list[int] = []
+
+    class Watched(Store):
+        def run(self, *arguments: Any) -> Any:
+            seen.append(torch.get_num_threads())
+            return super().run(*arguments)
+
+    before = torch.get_num_threads()
+    for threads in (before + 1, None):
+        Workbench(bench.config, Watched(bench.store.root), bench.data, threads).teacher()
+    assert (seen, torch.get_num_threads()) == ([before + 1, before], before)
 
 
 def weighted_f1(labels: Any, predictions: Any, weights: Any) -> float:
