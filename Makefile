@@ -7,7 +7,7 @@ search: .venv/ready            ## the main job on the embedded sample, one local
 	$(BIN)/python search/pareto.py
 
 test: .venv/ready              ## every test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: .venv/ready             ## lint, format, types, import directions
 	$(BIN)/ruff check .

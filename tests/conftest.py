@@ -22,15 +22,6 @@ TINY_TEACHER = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """What one process runs whole: a module, and all that looks at the smoke study's runs. The long ones first."""
-    for item in items:
-        module = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("smoke study" if "smoke_runs" in item.fixturenames else module))
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
-
-
 @pytest.fixture(scope="session")
 def tiny_teacher_config():
     """A scratch encoder of 2 layers, 32 wide."""

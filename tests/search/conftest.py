@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from search.config import StudyConfig
@@ -61,13 +63,26 @@ def faulty_trial() -> Callable[..., list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="session")
-def smoke_runs(tmp_path_factory: pytest.TempPathFactory) -> SmokeRuns:
+def smoke_runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> SmokeRuns:
+    """The runs, made by the first of the test processes that asks for them."""
+    if worker_id == "master":
+        return made(tmp_path_factory.mktemp("smoke"))
+    folder = tmp_path_factory.getbasetemp().parent / "smoke"
+    told = folder / "runs.pickle"
+    with FileLock(folder.with_suffix(".lock")):
+        if not told.is_file():
+            folder.mkdir()
+            told.write_bytes(pickle.dumps(made(folder)))
+        runs: SmokeRuns = pickle.loads(told.read_bytes())
+    return runs
+
+
+def made(folder: Path) -> SmokeRuns:
     """Seed and margin are such that three trials have every stage, and one chain of each fault."""
     from cluster.session import session
     from search.start import checked, claim_folder, with_absolute_paths
     from search.study import StudyRun
 
-    folder = tmp_path_factory.mktemp("smoke")
     overrides = ("seed=2", "search.stop_margin=1", "search.trials=3")
 
     def run(name: str, cpus: int, concurrent: int, **changes: Any) -> Run:
