@@ -68,7 +68,7 @@ def end_of(run: Run, reference: Reference, before: Evidence, status: int | None,
         reference: the undisturbed run.
         before: what was finished when the fault came.
         status: of the last process; None when it had to be killed.
-        but: artifacts that are to be built again.
+        but: damaged artifacts, which are to be built again when they are next asked for.
     """
     problems = []
     if status != reference.status:
@@ -88,7 +88,7 @@ def end_of(run: Run, reference: Reference, before: Evidence, status: int | None,
         differences = [f"no rows: {error}"]
     return End(
         problems,
-        lost(before, after),
+        [name for name in lost(before, after) if name not in but],
         run_again(before, after, len(expected)),
         [name for name in built_again(before, after) if name not in but],
         differences,
