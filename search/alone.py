@@ -51,11 +51,12 @@ def alone(
             yield
             return
         deadline = time.monotonic() + dead_after_seconds + 2 * heartbeat_seconds
-        late: list[bool] = []
+        late = False
 
         def too_late() -> bool:
-            late[:] = [True] * (time.monotonic() > deadline)
-            return bool(late)
+            nonlocal late
+            late = time.monotonic() > deadline
+            return late
 
         def waiting() -> None:
             say(f"{place(config)} belongs to another run; should that be dead, this one begins within a minute or two")
