@@ -55,7 +55,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for name, search in (("plain", plain_search), ("ours", our_search)):
             with tempfile.TemporaryDirectory() as folder:
-                rows = search(config, data, key, references, seed, 60 * arguments.minutes, Path(folder), arguments.cpus)
+                rows = search(config, data, key, references, seed, 60 * arguments.minutes, Path(folder))
             curve = hypervolumes(rows, references)
             results.append({"seed": seed, "search": name, "models": len(rows), "curve": curve})
             print(
@@ -110,7 +110,7 @@ class TypedSpace:
 
 
 def plain_search(
-    config: Any, data: Any, key: str, references: Any, seed: int, seconds: float, folder: Path, cpus: int
+    config: Any, data: Any, key: str, references: Any, seed: int, seconds: float, folder: Path
 ) -> list[tuple[float, Any]]:
     """Ray Tune's OptunaSearch, every chain whole; (computing seconds, row) of each model."""
     from ray import tune
@@ -149,9 +149,11 @@ def plain_search(
 
 
 def our_search(
-    config: Any, data: Any, key: str, references: Any, seed: int, seconds: float, folder: Path, cpus: int
+    config: Any, data: Any, key: str, references: Any, seed: int, seconds: float, folder: Path
 ) -> list[tuple[float, Any]]:
     """The stage tree with a store of its own; (computing seconds, row) of each model."""
+    import ray
+
     from search.sampler import study_sampler
     from search.searcher import REFERENCES, opened
     from search.study import StudyRun
@@ -173,7 +175,7 @@ def our_search(
         }
     )
     ours.folder.mkdir(parents=True)
-    quiet = Console(file=io.StringIO())
+    quiet, cpus = Console(file=io.StringIO()), int(ray.cluster_resources()["CPU"])
     with opened(ours, study_sampler(ours)) as study:
         study.set_user_attr(REFERENCES, list(references))
         StudyRun(ours, data, cpus, quiet, trial=noted(notes)).search(study, key, lambda trial: None)

@@ -32,9 +32,9 @@ ROWS, CURVES, ERROR = "rows", "curves", "error"
 ROWS_SO_FAR = "rows_so_far"
 """What each report but the last has in place of the rows: they are all there is of a trial whose worker dies."""
 REFERENCES, REFERENCE_CURVES, QUIET = "reference_rows", "reference_curves", "quiet_figures"
-"""Names of the study's user attributes: rows and curves of teacher and floor, and repeated measurements."""
 TEACHER_THREADS = "teacher_threads"
-"""Another one: what `search.trial.Workbench.teacher_threads` is."""
+"""Names of the study's user attributes: rows and curves of teacher and floor, repeated measurements, and the threads
+that the teacher was trained with."""
 ENDED = (TrialState.COMPLETE, TrialState.FAIL)
 MINIMISED = {"model_size_mb", "latency_ratio"}
 """Objectives that are; the others are maximised."""

@@ -66,18 +66,18 @@ def faulty_trial() -> Callable[..., list[dict[str, Any]]]:
 def smoke_runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> SmokeRuns:
     """The runs, made by the first of the test processes that asks for them."""
     if worker_id == "master":
-        return made(tmp_path_factory.mktemp("smoke"))
+        return run_thrice(tmp_path_factory.mktemp("smoke"))
     folder = tmp_path_factory.getbasetemp().parent / "smoke"
     told = folder / "runs.pickle"
     with FileLock(folder.with_suffix(".lock")):
         if not told.is_file():
-            folder.mkdir()
-            told.write_bytes(pickle.dumps(made(folder)))
+            folder.mkdir(exist_ok=True)  # there if the other process failed: this one shall say why too
+            told.write_bytes(pickle.dumps(run_thrice(folder)))
         runs: SmokeRuns = pickle.loads(told.read_bytes())
     return runs
 
 
-def made(folder: Path) -> SmokeRuns:
+def run_thrice(folder: Path) -> SmokeRuns:
     """Seed and margin are such that three trials have every stage, and one chain of each fault."""
     from cluster.session import session
     from search.start import checked, claim_folder, with_absolute_paths
