@@ -16,6 +16,9 @@ from pipeline.remote import Remote
 from search.config import StudyConfig
 from search.results_mirror import START_SECONDS, place
 
+GRACE_SECONDS = 3.0
+"""For a store that is slow, and tells times in whole seconds."""
+
 
 @contextmanager
 def alone(
@@ -50,7 +53,7 @@ def alone(
         if not config.storage_is_remote:
             yield
             return
-        deadline = time.monotonic() + dead_after_seconds + 2 * heartbeat_seconds
+        deadline = time.monotonic() + dead_after_seconds + 2 * heartbeat_seconds + GRACE_SECONDS
         late = False
 
         def too_late() -> bool:

