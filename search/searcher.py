@@ -23,7 +23,7 @@ from search.budget import Budget
 from search.config import StudyConfig
 from search.faults import MAY_PASS, Attempts, death_text, failed_for_now
 from search.space import Space
-from search.study_database import StudyDatabase
+from search.study_database import StudyDatabase, at_once
 from search.tally import Tally
 from search.trial import Curve, Row, constraints, objectives
 
@@ -113,12 +113,14 @@ class ParetoSearcher(Searcher):
             if self.study._storage.get_trial(unfinished).state == TrialState.FAIL:
                 self.study._storage.reopen_trial(unfinished)  # type: ignore[attr-defined]  # a StudyDatabase
             trial = Trial(self.study, unfinished)
+            params = self._space.suggest(trial)
         else:
-            trial = self.study.ask()
+            with at_once(self.study):
+                trial = self.study.ask()
+                params = self._space.suggest(trial)
             self._begun += 1
         self._open[trial_id] = trial
-        attempt = self.attempts.number(trial.number)
-        return {"number": trial.number, "attempt": attempt, "params": self._space.suggest(trial)}
+        return {"number": trial.number, "attempt": self.attempts.number(trial.number), "params": params}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep the latest report: a trial that raises reports its error and the rows so far before it ends."""
@@ -187,10 +189,11 @@ class ParetoSearcher(Searcher):
         for kept in (self._last, self._rows):
             kept.pop(trial_id, None)
         trial = self._open.pop(trial_id)
-        trial.set_user_attr(CURVES, curves)
-        if problem and passing:
-            trial.set_user_attr(MAY_PASS, True)
-        finish_trial(self.study, trial, self._config, rows, problem)
+        with at_once(self.study):
+            trial.set_user_attr(CURVES, curves)
+            if problem and passing:
+                trial.set_user_attr(MAY_PASS, True)
+            finish_trial(self.study, trial, self._config, rows, problem)
         ended = self.study._storage.get_trial(trial._trial_id)
         self.ended += 1
         self._count(ended.user_attrs.get(ROWS, []))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,9 +214,13 @@ def _suggest(trial: Suggesting, name: str, setting: Setting) -> Any:
     value = trial.suggest_float(name, setting.low, setting.high, step=setting.step, log=setting.log)
     if setting.step is None:
         return value
-    # The same point of the grid is the same number whichever sampler reached it: it becomes part of a cache key.
-    low, step_size = exact(setting.low), exact(setting.step)
-    return float(low + round((exact(value) - low) / step_size) * step_size)
+    return _on_grid(value, setting.low, setting.step)
+
+
+@lru_cache(maxsize=1 << 12)
+def _on_grid(value: float, low: float, step: float) -> float:
+    """The same point of the grid is the same number whichever sampler reached it: it becomes part of a cache key."""
+    return float(exact(low) + round((exact(value) - exact(low)) / exact(step)) * exact(step))
 
 
 def _any(setting: Setting) -> Any:

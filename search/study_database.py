@@ -3,7 +3,7 @@
 Optuna's own storage reads an open trial seven times from the database, looks for earlier values before each it writes,
 and each of its fifteen commits waits for the disk: 50 ms of computing a trial and often 200 ms of waiting. Only the
 driver writes here. So reading needs no database, a setting or attribute is one statement into the tables that Optuna
-has made, and a commit goes to SQLite's write-ahead log, which a killed process leaves whole.
+has made, and a commit goes to SQLite's write-ahead log, which a killed process leaves whole. Optuna keeps times in UTC.
 """
 
 from __future__ import annotations
@@ -12,29 +12,40 @@ import copy
 import json
 import sqlite3
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from optuna import Study
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.storages._rdb.models import TrialValueModel
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import DateTime, TextClause, bindparam, text
+from sqlalchemy import Connection, DateTime, TextClause, bindparam, text
 
 _PARAM = text(
     "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
     "VALUES (:trial, :name, :value, :domain)"
 )
-_USER_ATTRIBUTE, _SYSTEM_ATTRIBUTE = (
+_USER_ATTRIBUTE, _SYSTEM_ATTRIBUTE, _STUDY_USER_ATTRIBUTE, _STUDY_SYSTEM_ATTRIBUTE = (
     text(
-        f"INSERT INTO trial_{kind}_attributes (trial_id, key, value_json) VALUES (:trial, :key, :value) "
-        "ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json"
+        f"INSERT INTO {owner}_{kind}_attributes ({owner}_id, key, value_json) VALUES (:{owner}, :key, :value) "
+        f"ON CONFLICT ({owner}_id, key) DO UPDATE SET value_json = excluded.value_json"
     )
+    for owner in ("trial", "study")
     for kind in ("user", "system")
 )
+_NEW = text(
+    "INSERT INTO trials (study_id, number, state, datetime_start) "
+    "VALUES (:study, (SELECT COUNT(*) FROM trials WHERE study_id = :study), 'RUNNING', :began)"
+).bindparams(bindparam("began", type_=DateTime))
+_NUMBER = text("SELECT number FROM trials WHERE trial_id = :trial")
+_TAKE = text(
+    "UPDATE trials SET state = 'RUNNING', datetime_start = :began WHERE trial_id = :trial AND state = 'WAITING'"
+).bindparams(bindparam("began", type_=DateTime))
 
 _VALUE = text(
     "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (:trial, :objective, :value, :kind)"
@@ -63,6 +74,7 @@ class StudyDatabase(InMemoryStorage):
             connection.execute("PRAGMA journal_mode=WAL")  # stays with the file
         arguments = {"timeout": WAIT_SECONDS, "factory": _Connection}
         self._database = RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": arguments})
+        self._transaction: Connection | None = None
         self._studies_there: dict[int, int] = {}
         self._trials_there: list[int] = []
         for study in self._database.get_all_studies():
@@ -75,6 +87,16 @@ class StudyDatabase(InMemoryStorage):
             for trial in self._database.get_all_trials(study._study_id, deepcopy=False):
                 self._trials_there.append(trial._trial_id)
                 super().create_new_trial(own, _interned(trial))
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What the block writes is one transaction: a process that dies inside it leaves nothing of it in the file."""
+        with self._database.engine.connect() as self._transaction:
+            try:
+                yield
+            finally:
+                self._transaction.commit()
+                self._transaction = None
 
     def close(self) -> None:
         """Fold the write-ahead log into the file, which then can be copied alone."""
@@ -95,13 +117,15 @@ class StudyDatabase(InMemoryStorage):
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """See `BaseStorage`."""
-        self._database.set_study_user_attr(self._studies_there[study_id], key, value)
         super().set_study_user_attr(study_id, key, value)
+        there = {"study": self._studies_there[study_id], "key": key, "value": json.dumps(value)}
+        self._execute(_STUDY_USER_ATTRIBUTE, there)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """See `BaseStorage`."""
-        self._database.set_study_system_attr(self._studies_there[study_id], key, value)
         super().set_study_system_attr(study_id, key, value)
+        there = {"study": self._studies_there[study_id], "key": key, "value": json.dumps(value)}
+        self._execute(_STUDY_SYSTEM_ATTRIBUTE, there)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """See `BaseStorage`.
@@ -109,11 +133,18 @@ class StudyDatabase(InMemoryStorage):
         Raises:
             RuntimeError: another process has added trials to the study.
         """
-        there = self._database.create_new_trial(self._studies_there[study_id], template_trial)
+        study = self._studies_there[study_id]
         own = super().create_new_trial(study_id, template_trial)
+        trial = super().get_trial(own)
+        if template_trial is None:
+            with self._writing() as connection:
+                there = connection.execute(_NEW, {"study": study, "began": _utc(trial.datetime_start)}).lastrowid
+        else:
+            there = self._database.create_new_trial(study, template_trial)
         self._trials_there.append(there)
-        number = self.get_trial_number_from_id(own)
-        if self._database.get_trial_id_from_study_id_trial_number(self._studies_there[study_id], number) != there:
+        with self._writing() as connection:
+            number = connection.execute(_NUMBER, {"trial": there}).scalar()
+        if number != trial.number:
             raise RuntimeError(f"{self._file}: another process adds trials too; end one of them, and --resume")
         return own
 
@@ -127,18 +158,17 @@ class StudyDatabase(InMemoryStorage):
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """See `BaseStorage`."""
-        if not state.is_finished():
-            changed = self._database.set_trial_state_values(self._trials_there[trial_id], state, values)
-            return super().set_trial_state_values(trial_id, state, values) and changed
         changed = super().set_trial_state_values(trial_id, state, values)
         trial = super().get_trial(trial_id)
-        times = {"began": trial.datetime_start, "ended": trial.datetime_complete}
-        with self._database.engine.begin() as connection:
-            there = {"trial": self._trials_there[trial_id]}
+        there, began = {"trial": self._trials_there[trial_id]}, _utc(trial.datetime_start)
+        with self._writing() as connection:
+            if not state.is_finished():
+                return connection.execute(_TAKE, {**there, "began": began}).rowcount == 1 and changed
             for objective, value in enumerate(trial.values or ()):
                 stored, kind = TrialValueModel.value_to_stored_repr(value)
                 connection.execute(_VALUE, {**there, "objective": objective, "value": stored, "kind": kind.name})
-            connection.execute(_END, {**there, **times, "state": state.name})
+            ended = _utc(trial.datetime_complete)
+            connection.execute(_END, {**there, "began": began, "ended": ended, "state": state.name})
         return changed
 
     def reopen_trial(self, trial_id: int) -> None:
@@ -147,7 +177,7 @@ class StudyDatabase(InMemoryStorage):
         Optuna itself has no way back from FAIL.
         """
         there = {"trial": self._trials_there[trial_id]}
-        with self._database.engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(_FORGET, there)
             connection.execute(_REOPEN, there)
         trial = copy.copy(super().get_trial(trial_id))
@@ -171,9 +201,26 @@ class StudyDatabase(InMemoryStorage):
         super().set_trial_system_attr(trial_id, key, json.loads(stored))
         self._write(_SYSTEM_ATTRIBUTE, trial_id, {"key": key, "value": stored})
 
-    def _write(self, statement: TextClause, trial_id: int, values: dict[str, Any]) -> None:
+    def _write(self, statement: TextClause, trial_id: int, values: Mapping[str, Any]) -> None:
+        self._execute(statement, {"trial": self._trials_there[trial_id], **values})
+
+    def _execute(self, statement: TextClause, values: Mapping[str, Any]) -> None:
+        with self._writing() as connection:
+            connection.execute(statement, values)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """The transaction of `at_once`, or one of its own."""
+        if self._transaction is not None:
+            yield self._transaction
+            return
         with self._database.engine.begin() as connection:
-            connection.execute(statement, {"trial": self._trials_there[trial_id], **values})
+            yield connection
+
+
+def at_once(study: Study) -> AbstractContextManager[None]:
+    """`StudyDatabase.at_once` of a study that is in one; for a study elsewhere nothing."""
+    return study._storage.at_once() if isinstance(study._storage, StudyDatabase) else nullcontext()
 
 
 class _Connection(sqlite3.Connection):
@@ -191,6 +238,11 @@ def copy_database(file: Path, to: Path) -> None:
     """
     with closing(sqlite3.connect(file, WAIT_SECONDS)) as source, closing(sqlite3.connect(to)) as copied:
         source.backup(copied)
+
+
+def _utc(local: datetime | None) -> datetime | None:
+    """A trial's time, which is this machine's local one without a zone, as the tables have it."""
+    return None if local is None else local.astimezone(UTC).replace(tzinfo=None)
 
 
 def _interned(trial: FrozenTrial) -> FrozenTrial:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,14 +29,34 @@ Space = Callable[[Suggesting], Any]
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A setting, its value, and what it was chosen from."""
+
+    name: str
+    value: Any
+    choices: tuple[Any, ...] = ()
+    """Empty for a number of a range."""
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+
+    @property
+    def decides(self) -> bool:
+        """Whether it is a word, such as a method: what later stages do may hang on it."""
+        return isinstance(self.value, str)
+
+
+@dataclass(frozen=True)
 class Chain:
     """One point of the space, cut into stages."""
 
-    params: Mapping[str, Any]
-    """As Optuna names them."""
+    answers: tuple[Answer, ...]
     stages: tuple[str, ...]
-    features: Mapping[str, Mapping[str, float]]
-    """By stage: what its effect is learnt from."""
+
+    @cached_property
+    def params(self) -> Mapping[str, Any]:
+        """As Optuna names them."""
+        return {answer.name: answer.value for answer in self.answers}
 
     @cached_property
     def prefixes(self) -> tuple[Prefix, ...]:
@@ -44,9 +64,15 @@ class Chain:
         parts: list[Prefix] = []
         before: Prefix = ()
         for stage in self.stages:
-            before += tuple((plain(name), value) for name, value in self.params.items() if stage_of(name) == stage)
+            before += tuple((plain(one.name), one.value) for one in self.answers if stage_of(one.name) == stage)
             parts.append(before)
         return tuple(parts)
+
+    def features(self, stage: str) -> Mapping[str, float]:
+        """What the stage's effect is learnt from: its settings, alone and with each method of the stages before."""
+        before = self.stages[: self.stages.index(stage)]
+        methods = tuple(one for one in self.answers if one.decides and stage_of(one.name) in before)
+        return _features(tuple(one for one in self.answers if stage_of(one.name) == stage), methods)
 
     def own(self, stage: str) -> Prefix:
         """The settings of this stage alone."""
@@ -60,18 +86,14 @@ class Draw:
     def __init__(self, generator: np.random.Generator, given: Mapping[str, Any]) -> None:
         """Take values by plain name, see `plain`."""
         self._generator, self._given = generator, given
-        self.params: dict[str, Any] = {}
-        self._features: dict[str, dict[str, float]] = {}
-        self._context: list[str] = []
+        self.answers: list[Answer] = []
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """One of the choices."""
         given = self._given.get(plain(name), self)
         value = given if given in choices else choices[int(self._generator.integers(len(choices)))]
-        largest = max((abs(one) for one in choices if _is_number(one)), default=0)
-        if _is_number(value) and largest:
-            self._note(name, value, {"~": value / largest})
-        return self._note(name, value, {f"={value}": 1.0}, decisive=isinstance(value, str))
+        self.answers.append(Answer(name, value, tuple(choices)))
+        return value
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """A whole number of the range."""
@@ -82,7 +104,8 @@ class Draw:
         else:
             drawn = low + int(self._generator.integers(steps + 1)) * step
         value = given if isinstance(given, int) and low <= given <= high and (given - low) % step == 0 else drawn
-        return int(self._note(name, int(value), _curve(value, low, high, log)))
+        self.answers.append(Answer(name, int(value), (), low, high, log))
+        return int(value)
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
@@ -97,27 +120,8 @@ class Draw:
             drawn = round(low + int(self._generator.integers(round((high - low) / step) + 1)) * step, 12)
         fits = isinstance(given, int | float) and not isinstance(given, bool) and low <= given <= high
         value = given if fits and given is not None else drawn
-        return float(self._note(name, float(value), _curve(value, low, high, log)))
-
-    def chain(self, stages: tuple[str, ...]) -> Chain:
-        """What was answered; to be called when the space has asked everything."""
-        return Chain(self.params, stages, {stage: self._features.get(stage, {"": 1.0}) for stage in stages})
-
-    def _note(self, name: str, value: Any, features: Mapping[str, float], decisive: bool = False) -> Any:
-        """Keep the answer; its features count alone and together with every method chosen in earlier stages."""
-        self.params[name] = value
-        stage = stage_of(name)
-        known = self._features.setdefault(stage, {"": 1.0} | {f"&{method}": 1.0 for method in self._methods(stage)})
-        for end, number in features.items():
-            feature = plain(name) + end
-            known[feature] = number
-            known |= {f"{feature}&{method}": number for method in self._methods(stage)}
-        if decisive:
-            self._context.append(f"{plain(name)}={value}")
-        return value
-
-    def _methods(self, stage: str) -> list[str]:
-        return [method for method in self._context if stage_of(method) != stage]
+        self.answers.append(Answer(name, float(value), (), low, high, log))
+        return float(value)
 
 
 def draw_chain(
@@ -126,17 +130,38 @@ def draw_chain(
     """A chain with these values where the space asks for them and they fit, and random ones elsewhere."""
     draw = Draw(generator, given or {})
     space(draw)
-    return draw.chain(stages)
+    return Chain(tuple(draw.answers), stages)
 
 
+@cache
 def plain(name: str) -> str:
     """A setting's name without the list of choices that are left, as in `distil.layers[1|2]`."""
     return name.partition("[")[0]
 
 
+@cache
 def stage_of(name: str) -> str:
     """The stage that a setting belongs to."""
     return name.partition(".")[0]
+
+
+@lru_cache(maxsize=1 << 16)
+def _features(answers: tuple[Answer, ...], methods: tuple[Answer, ...]) -> Mapping[str, float]:
+    """Those of a stage's answers, each alone and together with each method."""
+    with_methods = [""] + [f"&{plain(method.name)}={method.value}" for method in methods]
+    alone = {"": 1.0}
+    for answer in answers:
+        alone |= {plain(answer.name) + end: number for end, number in _numbers(answer).items()}
+    return {name + method: number for method in with_methods for name, number in alone.items()}
+
+
+def _numbers(answer: Answer) -> dict[str, float]:
+    """An answer as numbers, by what they are added to the setting's name with."""
+    if not answer.choices:
+        return _curve(answer.value, answer.low, answer.high, answer.log)
+    found = {f"={answer.value}": 1.0}
+    largest = max((abs(one) for one in answer.choices if _is_number(one)), default=0)
+    return found | ({"~": answer.value / largest} if _is_number(answer.value) and largest else {})
 
 
 def _curve(value: float, low: float, high: float, log: bool) -> dict[str, float]:

@@ -57,8 +57,11 @@ class FrontGain:
         """
         if not len(self._points):
             return np.zeros(losses.shape[:-2])
-        dominated = np.any(np.all(losses[..., None, :] <= self._points, axis=-1), axis=-2)
-        return np.asarray(dominated.mean(axis=-1), dtype=np.float64)
+        shape = (*losses.shape[:-1], len(self._points))
+        dominated = np.ones(shape, dtype=np.bool_)
+        for target, points in enumerate(self._points.T):  # one after the other: numpy is slow along short axes
+            dominated &= losses[..., target, None] <= points
+        return np.asarray(dominated.any(axis=-2).mean(axis=-1), dtype=np.float64)
 
     def _draw(self, count: int) -> FloatArray:
         return self._generator.uniform(self._ideal, self._reference, (count, len(self._reference)))

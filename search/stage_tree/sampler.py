@@ -9,15 +9,16 @@ still to be run. The chain with the largest gain in hypervolume per second, unde
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import ThreadpoolController
 
 from search.independent import IndependentSampler
 from search.stage_tree.chains import Chain, Space, draw_chain, plain
@@ -64,6 +65,7 @@ class StageTreeSampler(IndependentSampler):
         self._seen: set[int] = set()
         self._planned: dict[int, Chain] = {}
         self._queue: deque[Chain] = deque()
+        self._libraries = ThreadpoolController()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Plan the whole chain, unless the trial was enqueued with settings of its own."""
@@ -104,10 +106,12 @@ class StageTreeSampler(IndependentSampler):
 
     def _plan(self) -> Chain:
         """The next chain: from the last round of prediction while it lasts, else from a new one."""
-        while self._queue:
+        for _ in range(len(self._queue)):
             chain = self._queue.popleft()
             if self.tree.is_new(chain):
                 return chain
+            if not self.tree.is_taken(chain):  # what it lacks is being built
+                self._queue.append(chain)
         if len(self._seen) < self._startup:
             return self._first_new(self._drawn() for _ in range(CANDIDATES))
         candidates = [chain for chain in self._candidates() if self.tree.is_new(chain)]
@@ -115,10 +119,12 @@ class StageTreeSampler(IndependentSampler):
             return self._drawn()
         suggestions = min(1 + int(len(self._seen) * SUGGESTIONS_PER_TRIAL), MOST_SUGGESTIONS)
         beliefs = min(suggestions, MOST_BELIEFS)
-        worth = self.tree.gain_per_second(candidates, self._generator, beliefs)
-        best_first = np.argsort(-worth, axis=1, kind="stable")[:, : math.ceil(suggestions / beliefs)]
-        self._queue.extend(candidates[index] for index in dict.fromkeys(best_first.T.ravel().tolist()))
-        return self._queue.popleft()
+        with self._libraries.limit(limits=1, user_api="blas"):  # small matrices: more threads only wait for another
+            worth = self.tree.gain_per_second(candidates, self._generator, beliefs)
+        best_first = np.argsort(-worth, axis=1, kind="stable").T.ravel().tolist()
+        best, *others = [candidates[index] for index in islice(dict.fromkeys(best_first), suggestions)]
+        self._queue.extend(others)
+        return best
 
     def _candidates(self) -> list[Chain]:
         """Chains below models that exist, new students near those of the front, and new ones at random."""

@@ -96,10 +96,14 @@ class StageTree:
                 self._grow(prefix, known)
             parent = known
 
-    def is_new(self, chain: Chain) -> bool:
-        """Whether no trial has run this chain or is at it, none stopped on its way, and none builds what it lacks."""
+    def is_taken(self, chain: Chain) -> bool:
+        """Whether a trial has run this chain, is at it, or was stopped on its way."""
         last = chain.prefixes[-1]
-        if last in self._ended or self._building[last] > 0 or not self._dead.isdisjoint(chain.prefixes):
+        return last in self._ended or self._building[last] > 0 or not self._dead.isdisjoint(chain.prefixes)
+
+    def is_new(self, chain: Chain) -> bool:
+        """Whether it is not taken, and no trial builds what it lacks."""
+        if self.is_taken(chain):
             return False
         missing = next((prefix for prefix in chain.prefixes if prefix not in self._nodes), None)
         return missing is None or self._building[missing] == 0
@@ -117,7 +121,7 @@ class StageTree:
         losses, seconds, works = np.full((*shape, 3), np.inf), np.zeros(shape), np.ones(shape)
         values = np.tile(np.append(self._root.losses, self._root.excess), (beliefs, len(chains), 1))
         for index, stage in enumerate(self._stages):
-            features = [chain.features[stage] for chain in chains]
+            features = [chain.features(stage) for chain in chains]
             effect = self._effects[stage].sample(features, generator, beliefs)
             failing = self._failures[stage].sample(features, generator, beliefs)[..., 0]
             for row, chain in enumerate(chains):
@@ -136,7 +140,7 @@ class StageTree:
         return np.asarray(gain / np.maximum(seconds.sum(axis=-1), SHORTEST_SECONDS), dtype=np.float64)
 
     def _learn(self, stage: str, chain: Chain, parent: _Node | None, outcome: StageOutcome) -> None:
-        features = chain.features[stage]
+        features = chain.features(stage)
         self._failures[stage].add(features, [float(outcome.losses is None)])
         if outcome.losses is None or parent is None:
             return
