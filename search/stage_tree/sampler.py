@@ -35,7 +35,8 @@ class Outcomes(Protocol):
         """A finished trial's stages in their order: fewer if it was stopped, the last without losses if it failed."""
 
 
-CANDIDATES = 192
+CANDIDATES, FEWEST_CANDIDATES = 192, 8
+"""Chains drawn for a round of prediction: fewer each time that all were taken, as in a space that has been run whole."""
 SUGGESTIONS_PER_TRIAL = 1 / 128
 """Further suggestions taken from one round of prediction, per finished trial: a round costs milliseconds."""
 MOST_SUGGESTIONS, MOST_BELIEFS = CANDIDATES // 2, 24
@@ -65,6 +66,7 @@ class StageTreeSampler(IndependentSampler):
         self._seen: set[int] = set()
         self._planned: dict[int, Chain] = {}
         self._queue: deque[Chain] = deque()
+        self._tries = CANDIDATES
         self._libraries = ThreadpoolController()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -114,7 +116,8 @@ class StageTreeSampler(IndependentSampler):
                 self._queue.append(chain)
         if len(self._seen) < self._startup:
             return self._first_new(self._drawn() for _ in range(CANDIDATES))
-        candidates = [chain for chain in self._candidates() if self.tree.is_new(chain)]
+        candidates = [chain for chain in self._candidates(self._tries) if self.tree.is_new(chain)]
+        self._tries = CANDIDATES if candidates else max(self._tries // 2, FEWEST_CANDIDATES)
         if not candidates:
             return self._drawn()
         suggestions = min(1 + int(len(self._seen) * SUGGESTIONS_PER_TRIAL), MOST_SUGGESTIONS)
@@ -126,10 +129,10 @@ class StageTreeSampler(IndependentSampler):
         self._queue.extend(others)
         return best
 
-    def _candidates(self) -> list[Chain]:
+    def _candidates(self, count: int) -> list[Chain]:
         """Chains below models that exist, new students near those of the front, and new ones at random."""
         chains = []
-        for index in range(CANDIDATES):
+        for index in range(count):
             kind = index % 4
             below = self.tree.random_prefix(self._generator, near_front=kind == 1) if kind < 3 else {}
             if kind == 2 and below:  # a neighbour: a few settings of a known chain drawn anew

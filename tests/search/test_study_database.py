@@ -7,8 +7,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from search.study_database import StudyDatabase
+from search.study_database import StudyDatabase, at_once
 
 DIRECTIONS = ["maximize", "minimize"]
 ROOT = Path(__file__).parents[2]
@@ -99,8 +101,7 @@ def test_optuna_reads_what_was_written_and_we_what_optuna_wrote(
     assert [trial["state"].name for trial in ours].count("FAIL") == 2
     assert ours[0]["params"]["distil.alpha"] == 0.3
     there = optunas(tmp_path / "study.db")
-    assert [_without_start(trial) for trial in there] == [_without_start(trial) for trial in ours]
-    assert there[:11] == ours[:11], "of ended trials, to the microsecond"
+    assert there == ours, "times to the microsecond"
 
     again = study_in(opened(tmp_path / "study.db"))
     assert plain(again.get_trials()) == there
@@ -116,9 +117,51 @@ def test_optuna_reads_what_was_written_and_we_what_optuna_wrote(
     assert [trial["number"] for trial in optunas(tmp_path / "theirs.db")] == list(range(9))
 
 
-def _without_start(trial: dict[str, Any]) -> dict[str, Any]:
-    """An open trial has begun microseconds earlier in the file than in memory."""
-    return trial | {"datetime_start": None}
+@pytest.fixture
+def _in_dhaka(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Asia/Dhaka")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_dhaka")
+def test_times_are_the_machines_own_in_memory_and_utc_in_the_file(
+    opened: Callable[[Path], StudyDatabase], tmp_path: Path
+) -> None:
+    study = study_in(opened(tmp_path / "study.db"), RandomSampler(seed=0))
+    study.enqueue_trial({"distil.alpha": 0.3})
+    run(study, 2)
+    ours = plain(study.get_trials())
+    assert optunas(tmp_path / "study.db") == ours == plain(study_in(opened(tmp_path / "study.db")).get_trials())
+    assert all(abs(datetime.now() - trial["datetime_start"]) < timedelta(minutes=1) for trial in ours)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+        [[began]] = connection.execute("SELECT min(datetime_start) FROM trials").fetchall()
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(began).replace(tzinfo=UTC)) < timedelta(minutes=1)
+
+
+def test_what_is_written_at_once_comes_into_the_file_together(
+    opened: Callable[[Path], StudyDatabase], tmp_path: Path
+) -> None:
+    study = study_in(opened(tmp_path / "study.db"), NSGAIISampler(population_size=2, seed=0))
+    run(study, 1)
+    with at_once(study):
+        run(study, 4)
+        study.set_user_attr("note", "ended")
+        assert len(optunas(tmp_path / "study.db")) == 1, "another reader sees nothing yet"
+        assert len(study.get_trials()) == 5
+    assert optunas(tmp_path / "study.db") == plain(study.get_trials())
+    with pytest.raises(ValueError, match="torn"), at_once(study):
+        run(study, 1)
+        raise ValueError("torn")
+    run(study, 1)
+    assert optunas(tmp_path / "study.db") == plain(study.get_trials()), "an error between loses nothing"
+    elsewhere = study_in(RDBStorage(f"sqlite:///{tmp_path / 'theirs.db'}"))
+    with at_once(elsewhere):
+        run(elsewhere, 1)
+    elsewhere._storage.remove_session()
+    assert len(optunas(tmp_path / "theirs.db")) == 1
 
 
 @pytest.mark.parametrize("sampler", [TPESampler, NSGAIISampler])

@@ -129,6 +129,45 @@ def test_no_chain_is_suggested_twice_while_there_are_others() -> None:
     assert len(set(asked)) == len(asked)
 
 
+def test_a_space_that_was_run_whole_has_no_end() -> None:
+    def small(trial: Any) -> dict[str, Any]:
+        params = {name: trial.suggest_categorical(name, ["none"]) for name in ("distil.method", "prune.method")}
+        return params | {"quantize.method": trial.suggest_categorical("quantize.method", ["none", "fp16", "int8"])}
+
+    study = study_with(StageTreeSampler(small, STAGES, Reading(), seed=0))
+    asked = []
+    for _ in range(30):
+        trial = study.ask()
+        asked.append(small(trial)["quantize.method"])
+        study.tell(trial, world(small(trial))[-1].losses)
+    assert set(asked[:3]) == {"none", "fp16", "int8"}
+
+
+def test_what_waits_for_anothers_student_is_not_forgotten() -> None:
+    sampler = tree_sampler(0)
+    study = study_with(sampler)
+    for _ in range(300):  # from here on several suggestions come of one round
+        trial = study.ask()
+        study.tell(trial, world(space(trial))[-1].losses)
+    rounds = 0
+    predict = sampler.tree.gain_per_second
+
+    def counting(*arguments: Any) -> Any:
+        nonlocal rounds
+        rounds += 1
+        return predict(*arguments)
+
+    sampler.tree.gain_per_second = counting  # type: ignore[method-assign]
+    running = []
+    for _ in range(60):
+        running.append(study.ask())
+        space(running[-1])
+        if len(running) == 8:
+            done = running.pop(0)
+            study.tell(done, world(space(done))[-1].losses)
+    assert rounds <= 30
+
+
 def test_two_workers_never_build_the_same_student() -> None:
     study = study_with(tree_sampler(0))
     running: list[tuple[optuna.Trial, dict[str, Any]]] = []
