@@ -32,8 +32,8 @@ from rich.table import Table
 from cluster.session import session
 from pipeline.storage import open_store
 from search.config import StudyConfig
+from search.optuna_study import REFERENCES, open_study
 from search.sampler import study_sampler
-from search.searcher import REFERENCES, open_study
 from search.start import checked, claim_folder, with_absolute_paths
 from search.study import StudyRun
 from search.tracked_study import TrackedStudy

@@ -154,8 +154,8 @@ def our_search(
     """The stage tree with a store of its own; (computing seconds, row) of each model."""
     import ray
 
+    from search.optuna_study import REFERENCES, opened
     from search.sampler import study_sampler
-    from search.searcher import REFERENCES, opened
     from search.study import StudyRun
 
     store, notes = folder / "store", folder / "notes"

@@ -29,9 +29,10 @@ from rich.table import Table as PrintedTable
 from evaluation.front import hypervolume
 from evaluation.records import read_records
 from search.config import StudyConfig
+from search.optuna_study import REFERENCES
 from search.outcome_tables import RecordedTable, SyntheticTable
 from search.sampler import study_sampler
-from search.searcher import REFERENCES, ParetoSearcher
+from search.searcher import ParetoSearcher
 from search.simulate import Cluster, Simulation, Table
 from search.study_file import load_study, study_from
 from search.tally import F1_MARGIN, losses

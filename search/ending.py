@@ -18,7 +18,7 @@ from pipeline.choice import recommended
 from search.config import StudyConfig
 from search.faults import run_task
 from search.finish import flips_of, front_within_noise, measure_again, test_figures
-from search.searcher import ENDED, QUIET, TEACHER_THREADS, collected_rows
+from search.optuna_study import ENDED, QUIET, TEACHER_THREADS, collected_rows
 from search.snapshots import RecordFiles, front_of
 from search.space import Space
 from search.trial import PARAMS, Row

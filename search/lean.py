@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.tune import Callback
 
-from search.searcher import CURVES, ROWS, ROWS_SO_FAR
+from search.optuna_study import CURVES, ROWS, ROWS_SO_FAR
 
 TRACEBACK = "traceback"
 

@@ -81,11 +81,9 @@ def run(config: StudyConfig, data: Data, options: argparse.Namespace) -> int:
     except (ClusterError, RemoteUnreachable) as error:
         return refuse([str(error)])
     except ResultsNotKept as error:
-        say(f"{error}; --resume goes on")
-        return INTERRUPTED
+        return interrupted(f"{error}; --resume goes on")
     except KeyboardInterrupt:
-        say("interrupted; what was finished is kept, --resume goes on")
-        return INTERRUPTED
+        return interrupted("interrupted; what was finished is kept, --resume goes on")
     if options.json:
         print(as_json(outcome, config))
     else:
@@ -93,8 +91,7 @@ def run(config: StudyConfig, data: Data, options: argparse.Namespace) -> int:
         if config.storage_is_remote:
             print(f"all of it, to stay: {place(config)}")
     if not outcome.finished:
-        say("interrupted; --resume goes on")
-        return INTERRUPTED
+        return interrupted("interrupted; --resume goes on")
     return NO_SAFE_MODEL if outcome.recommended.empty else DONE
 
 
@@ -113,6 +110,12 @@ def begin(config: StudyConfig, data: Data, resume: bool, say: Callable[[str], No
     if running.tracking != config.tracking:
         say("MLflow: off, its file would vanish with the job; name a server with --set tracking.uri=https://HOST")
     return running
+
+
+def interrupted(why: str) -> int:
+    """Say it, with --quiet too; the status of a study that is to be resumed."""
+    print(why, file=sys.stderr)
+    return INTERRUPTED
 
 
 def refuse(problems: Sequence[str]) -> int:

@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.table import Table
 
 from evaluation.chains import describe_chain
-from search.searcher import ROWS, ParetoSearcher
+from search.optuna_study import ROWS
+from search.searcher import ParetoSearcher
 from search.trial import Row
 from search.wording import duration
 

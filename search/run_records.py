@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from cluster.study_runs import Point, RunRecord
 from evaluation.chains import ARROW, describe_chain, preset_of
 from search.config import STAGES, StudyConfig, preset_stages
-from search.searcher import CURVES, ENDED, ERROR, QUIET, REFERENCE_CURVES, REFERENCES, ROWS, collected_rows
+from search.optuna_study import CURVES, ENDED, ERROR, QUIET, REFERENCE_CURVES, REFERENCES, ROWS, collected_rows
 from search.trial import Curve, Row
 
 METHODS = {"after_kd": "distil.method", "after_pruning": "prune.method", "after_quantization": "quantize.method"}

@@ -17,7 +17,8 @@ from evaluation.environment import environment
 from evaluation.front import front_rows
 from evaluation.records import write_records
 from search.config import StudyConfig
-from search.searcher import ParetoSearcher, collected_rows
+from search.optuna_study import collected_rows
+from search.searcher import ParetoSearcher
 from search.trial import Row
 
 PAUSE = 20.0

@@ -22,12 +22,13 @@ from search.config import StudyConfig
 from search.ending import Ending, Outcome
 from search.faults import BeforeRetry, run_task
 from search.lean import LeanTrials
+from search.optuna_study import REFERENCE_CURVES, REFERENCES, TEACHER_THREADS, opened
 from search.placing import WaitingFirst
 from search.progress import Progress
 from search.results_mirror import ResultsMirror
 from search.run_records import reference_curves
 from search.sampler import study_sampler
-from search.searcher import REFERENCE_CURVES, REFERENCES, TEACHER_THREADS, ParetoSearcher, opened
+from search.searcher import ParetoSearcher
 from search.shared_models import share_models
 from search.snapshots import RecordFiles, Snapshots
 from search.tracked_study import TrackedStudy
@@ -122,7 +123,8 @@ class StudyRun:
         teacher, floor = (row["f1_macro"] for row in study.user_attrs[REFERENCES])
         self._say(f"macro F1 on validation: teacher {teacher:.4f}, classical floor {floor:.4f}")
         if teacher <= floor:
-            self.console.print(
+            heard = Console(stderr=True, highlight=False) if self.console.quiet else self.console
+            heard.print(
                 "[yellow]warning:[/] the teacher does not beat the classical floor: compressing it has little point. "
                 "Train it longer (teacher.epochs), or take a better one (teacher.model)"
             )

@@ -14,6 +14,7 @@ from rich.console import Console
 from cluster.tracking import tracking_place
 from cluster.tracking_process import TrackerApart
 from search.config import StudyConfig
+from search.optuna_study import ENDED, REFERENCES
 from search.run_records import (
     AGAIN,
     milliseconds,
@@ -25,7 +26,6 @@ from search.run_records import (
     study_record,
     trial_record,
 )
-from search.searcher import ENDED, REFERENCES
 from search.start import STUDY_FILE
 from search.trial import Row
 

@@ -18,7 +18,7 @@ from pipeline.artifact import Artifact, Notes
 from pipeline.cache import Store
 from search.config import ResourcesConfig, StudyConfig
 from search.faults import MAY_PASS, error_text, may_pass, pause_seconds
-from search.searcher import CURVES, ERROR, ROWS, ROWS_SO_FAR
+from search.optuna_study import CURVES, ERROR, ROWS, ROWS_SO_FAR
 from search.trial import Curve, Row, Workbench, curves, objectives, reference_rows, run_trial
 
 TrialFunction = Callable[[Workbench, Mapping[str, Any], Callable[[str, Row | None], None]], list[Row]]

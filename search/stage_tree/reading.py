@@ -10,7 +10,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 
 from search.config import STAGES, StudyConfig
-from search.searcher import ERROR, REFERENCES, ROWS
+from search.optuna_study import ERROR, REFERENCES, ROWS
 from search.stage_tree.tree import StageOutcome
 from search.trial import ROW_STAGES, Row, constraints
 

@@ -36,7 +36,7 @@ class Outcomes(Protocol):
 
 
 CANDIDATES, FEWEST_CANDIDATES = 192, 8
-"""Chains drawn for a round of prediction: fewer each time that all were taken, as in a space that has been run whole."""
+"""Chains drawn for a round of prediction; fewer each time that all were taken, as in a space that was run whole."""
 SUGGESTIONS_PER_TRIAL = 1 / 128
 """Further suggestions taken from one round of prediction, per finished trial: a round costs milliseconds."""
 MOST_SUGGESTIONS, MOST_BELIEFS = CANDIDATES // 2, 24

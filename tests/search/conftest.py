@@ -62,6 +62,11 @@ def faulty_trial() -> Callable[..., list[dict[str, Any]]]:
     return trial
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the smoke study's runs come first: of two test processes one makes them, and neither waits."""
+    items.sort(key=lambda item: "smoke_runs" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def smoke_runs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> SmokeRuns:
     """The runs, made by the first of the test processes that asks for them."""

@@ -167,8 +167,8 @@ class Run:
     """A study of one trial a fault, run once and resumed once without faults."""
 
     def __init__(self, folder: Path) -> None:
+        from search.optuna_study import REFERENCES, opened
         from search.sampler import study_sampler
-        from search.searcher import REFERENCES, opened
         from search.start import claim_folder, with_absolute_paths
         from search.study_file import study_from
 
@@ -193,8 +193,8 @@ class Run:
         """The trials afterwards, the numbers of those that ended in this run, in their order, and what was printed."""
         from pipeline.cache import Store
         from pipeline.data import prepare
+        from search.optuna_study import opened
         from search.sampler import study_sampler
-        from search.searcher import opened
         from search.study import StudyRun
 
         data = prepare(self.config.data)

@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 
 from search.lean import LeanTrials
-from search.searcher import CURVES, ROWS
+from search.optuna_study import CURVES, ROWS
 
 
 def run(callbacks: list[LeanTrials], end: str) -> Trial:

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.errors import InputError
 from search.config import StudyConfig
+from search.optuna_study import open_study
 from search.results_mirror import (
     ResultsMirror,
     ResultsNotKept,
@@ -23,7 +24,6 @@ from search.results_mirror import (
     place,
     set_aside,
 )
-from search.searcher import open_study
 from search.study_file import study_from
 
 BUCKET = "results-bucket"

@@ -10,6 +10,7 @@ import optuna
 import pytest
 
 from cluster.study_runs import Point
+from search.optuna_study import CURVES, ERROR, QUIET, REFERENCE_CURVES, REFERENCES, ROWS
 from search.run_records import (
     AGAIN,
     FIRST,
@@ -23,7 +24,6 @@ from search.run_records import (
     study_record,
     trial_record,
 )
-from search.searcher import CURVES, ERROR, QUIET, REFERENCE_CURVES, REFERENCES, ROWS
 from search.study_file import study_from
 
 MADE = "2026-01-02T03:04:05+00:00"

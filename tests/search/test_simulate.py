@@ -9,9 +9,10 @@ import optuna
 import pytest
 
 from search.config import STAGES, StudyConfig
+from search.optuna_study import ENDED, REFERENCES, ROWS
 from search.outcome_tables import SyntheticTable
 from search.sampler import study_sampler
-from search.searcher import ENDED, REFERENCES, ROWS, ParetoSearcher
+from search.searcher import ParetoSearcher
 from search.simulate import DIED, Cluster, History, Simulation
 from search.study_file import study_from
 from search.trial import ROW_STAGES, Row

@@ -13,8 +13,9 @@ import pytest
 
 from evaluation.records import read_metadata, read_records
 from search.config import StudyConfig
+from search.optuna_study import REFERENCES, opened
 from search.sampler import study_sampler
-from search.searcher import REFERENCES, ParetoSearcher, opened
+from search.searcher import ParetoSearcher
 from search.snapshots import PAUSE, RecordFiles, Snapshots
 from search.study_file import study_from
 

@@ -128,8 +128,8 @@ def slow_trial() -> Any:
 def test_the_files_grow_while_ray_runs_the_trials(tmp_path: Path) -> None:
     """Each time a trial ends, both files are there and whole, and those that ended before it are soon in them."""
     from cluster.session import session
+    from search.optuna_study import REFERENCES, opened
     from search.sampler import study_sampler
-    from search.searcher import REFERENCES, opened
     from search.start import checked, claim_folder, with_absolute_paths
     from search.study import StudyRun
 

@@ -12,8 +12,9 @@ import pytest
 
 from evaluation.records import write_records
 from pipeline.errors import InputError
+from search.optuna_study import opened
 from search.sampler import study_sampler
-from search.searcher import ParetoSearcher, opened
+from search.searcher import ParetoSearcher
 from search.space import point_problems
 from search.start import checked, claim_folder
 from search.study_file import load_study, study_from

@@ -20,8 +20,9 @@ from cluster.metrics import StudyMetrics
 from cluster.session import ROOT, session
 from pipeline.cache import Store
 from search.config import StudyConfig
+from search.optuna_study import REFERENCES, ROWS, opened
 from search.sampler import study_sampler
-from search.searcher import REFERENCES, ROWS, ParetoSearcher, opened
+from search.searcher import ParetoSearcher
 from search.start import checked, claim_folder, with_absolute_paths
 from search.study import StudyRun
 from search.trial_logs import TrialLogs
