@@ -57,7 +57,9 @@ def study_sampler(config: StudyConfig) -> BaseSampler:
     from search.stage_tree.reading import StudyOutcomes
 
     outcomes = StudyOutcomes(config)
-    return StageTreeSampler(Space(config).suggest, tuple(STAGES), outcomes, seed=config.seed)
+    return StageTreeSampler(
+        Space(config).suggest, tuple(STAGES), outcomes, seed=config.seed, startup_trials=0, expected=outcomes.expected
+    )
 
 
 def make_sampler(name: str, seed: int, startup_trials: int) -> BaseSampler:

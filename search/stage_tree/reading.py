@@ -11,7 +11,10 @@ from optuna.trial import FrozenTrial
 
 from search.config import STAGES, StudyConfig
 from search.optuna_study import ERROR, REFERENCES, ROWS
-from search.stage_tree.tree import StageOutcome
+from search.stage_tree.chains import Chain, plain
+from search.stage_tree.effects import FloatArray
+from search.stage_tree.expected import Expected
+from search.stage_tree.tree import NOTHING, StageOutcome
 from search.trial import ROW_STAGES, Row, constraints
 
 
@@ -20,12 +23,22 @@ class StudyOutcomes:
 
     def __init__(self, config: StudyConfig) -> None:
         self._config = config
+        self._guess: Expected | None = None
 
     def root(self, study: Study) -> StageOutcome | None:
         """The teacher; None before it was measured."""
         references: list[Row] = study.user_attrs.get(REFERENCES, [])
         teacher = next((row for row in references if row["stage"] == "baseline"), None)
-        return None if teacher is None else self._outcome(teacher)
+        if teacher is None:
+            return None
+        self._guess = Expected(self._config, teacher["model_size_mb"], float(teacher.get("stage_seconds") or 0.0))
+        return self._outcome(teacher)
+
+    def expected(self, chain: Chain) -> Mapping[str, FloatArray]:
+        """What the stages of a chain should do, see `Expected`; nothing before the root is known."""
+        if self._guess is None:
+            return dict.fromkeys(STAGES, NOTHING)
+        return self._guess({plain(name): value for name, value in chain.params.items()})
 
     def of(self, trial: FrozenTrial, root: StageOutcome | None) -> Sequence[StageOutcome]:
         """In the order of the stages; a stage that was left out has its parent's model and took no time.

@@ -22,7 +22,7 @@ from threadpoolctl import ThreadpoolController
 
 from search.independent import IndependentSampler
 from search.stage_tree.chains import Chain, Space, draw_chain, plain
-from search.stage_tree.tree import StageOutcome, StageTree
+from search.stage_tree.tree import Expecting, StageOutcome, StageTree
 
 
 class Outcomes(Protocol):
@@ -47,7 +47,14 @@ class StageTreeSampler(IndependentSampler):
     """An Optuna sampler of staged chains; the space's settings are named `stage.setting`."""
 
     def __init__(
-        self, space: Space, stages: Sequence[str], outcomes: Outcomes, *, seed: int, startup_trials: int = 4
+        self,
+        space: Space,
+        stages: Sequence[str],
+        outcomes: Outcomes,
+        *,
+        seed: int,
+        startup_trials: int = 4,
+        expected: Expecting | None = None,
     ) -> None:
         """Take the define-by-run space, the stages in their order, and how a trial's outcomes are read.
 
@@ -57,11 +64,12 @@ class StageTreeSampler(IndependentSampler):
             outcomes: reads root and trials of the study.
             seed: with one worker, equal seeds give equal suggestions.
             startup_trials: chains drawn at random before the first prediction.
+            expected: what is known of the stages beforehand; what is learnt is how they differ from it.
         """
         self._space, self._stages, self._outcomes = space, tuple(stages), outcomes
         self._seed, self._startup = seed, startup_trials
         self._generator = np.random.default_rng(seed)
-        self.tree = StageTree(self._stages, seed)
+        self.tree = StageTree(self._stages, seed, expected)
         self._root: StageOutcome | None = None
         self._seen: set[int] = set()
         self._planned: dict[int, Chain] = {}

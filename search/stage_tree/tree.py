@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,19 @@ from search.stage_tree.chains import Chain, Prefix
 from search.stage_tree.effects import Effects, FloatArray
 from search.stage_tree.gain import FrontGain
 
-EFFECT_SCALES = (0.03, 0.4, 0.4, 0.05, 0.5)
-"""A typical effect of one setting on the three losses, on the excess over the safety limits, and on log10 seconds."""
+EFFECT_SCALES, LEFT_SCALES = (0.03, 0.4, 0.4, 0.05, 0.5), (0.03, 0.15, 0.15, 0.05, 0.2)
+"""Where nothing is expected, and what is left where something is: a typical effect of one setting on the three losses, on the excess over the safety limits, and on log10 seconds."""
 FAILURE_SCALE = 0.3
 F1_BELOW, F1_ABOVE, ORDERS = 0.05, 0.05, 2.0
 """The box of the hypervolume: F1 from this much below the root to this much above, two orders in size and latency."""
 OVERHEAD_SECONDS = 2.0
 """Of each new model beside its stage: answering, measuring, reporting."""
 SHORTEST_SECONDS = 0.1
+
+
+Expecting = Callable[[Chain], Mapping[str, FloatArray]]
+"""Of a chain, by stage: the expected changes in the order of `EFFECT_SCALES`; of seconds, their log10."""
+NOTHING = np.zeros(len(EFFECT_SCALES))
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,9 @@ class _Node:
 class StageTree:
     """Models that exist, by the settings that lead to them, and beliefs about those that do not."""
 
-    def __init__(self, stages: Sequence[str], seed: int) -> None:
+    def __init__(self, stages: Sequence[str], seed: int, expected: Expecting | None = None) -> None:
         self._stages, self._seed = tuple(stages), seed
+        self._expected = expected or (lambda chain: dict.fromkeys(self._stages, NOTHING))
         self._root: _Node | None = None
         self._gain: FrontGain | None = None
         self._nodes: dict[Prefix, _Node] = {}
@@ -58,7 +64,7 @@ class StageTree:
         self._ended: set[Prefix] = set()
         self._dead: set[Prefix] = set()
         self._left_out: set[Prefix] = set()
-        self._effects = {stage: Effects(EFFECT_SCALES) for stage in stages}
+        self._effects = {stage: Effects(LEFT_SCALES if expected else EFFECT_SCALES) for stage in stages}
         self._failures = {stage: Effects((FAILURE_SCALE,)) for stage in stages}
 
     def plant(self, root: StageOutcome) -> None:
@@ -120,9 +126,10 @@ class StageTree:
         shape = (beliefs, len(chains), len(self._stages))
         losses, seconds, works = np.full((*shape, 3), np.inf), np.zeros(shape), np.ones(shape)
         values = np.tile(np.append(self._root.losses, self._root.excess), (beliefs, len(chains), 1))
+        expected = [self._expected(chain) for chain in chains]
         for index, stage in enumerate(self._stages):
             features = [chain.features(stage) for chain in chains]
-            effect = self._effects[stage].sample(features, generator, beliefs)
+            effect = self._effects[stage].sample(features, generator, beliefs) + [one[stage] for one in expected]
             failing = self._failures[stage].sample(features, generator, beliefs)[..., 0]
             for row, chain in enumerate(chains):
                 node = self._nodes.get(chain.prefixes[index])
@@ -146,7 +153,8 @@ class StageTree:
             return
         change = np.array(outcome.losses) - parent.losses
         seconds = np.log10((outcome.seconds or 0.0) + OVERHEAD_SECONDS)
-        self._effects[stage].add(features, [*change, outcome.excess - parent.excess, seconds])
+        measured = np.array([*change, outcome.excess - parent.excess, seconds])
+        self._effects[stage].add(features, measured - self._expected(chain)[stage])
 
     def _grow(self, prefix: Prefix, node: _Node) -> None:
         """A new model: chains may go on below it, and the front may grow."""
