@@ -14,7 +14,7 @@ from search.stage_tree.effects import Effects, FloatArray
 from search.stage_tree.gain import FrontGain
 
 EFFECT_SCALES, LEFT_SCALES = (0.03, 0.4, 0.4, 0.05, 0.5), (0.03, 0.15, 0.15, 0.05, 0.2)
-"""A typical effect of one setting on the three losses, on the excess over the safety limits, and on log10 seconds: where
+"""A typical effect of one setting on the three losses, the excess over the safety limits, and log10 seconds: where
 nothing is expected of it, and what is left of it where something is."""
 FAILURE_SCALE = 0.3
 F1_BELOW, F1_ABOVE, ORDERS = 0.05, 0.05, 2.0
