@@ -102,6 +102,7 @@ def measured(folder: Path, overrides: list[str], cpus: int) -> dict[str, Any]:
     seconds, computing, by_all = (later - earlier for later, earlier in zip(after, before, strict=True))
     trials = len(memory)
     assert_all_ended(study, config)
+    study._storage.close()  # type: ignore[attr-defined]  # a StudyDatabase: one whole file from here on
     warm = min(WARM_TRIALS, trials // 2)
     return {
         "sampler": config.search.sampler,
