@@ -24,8 +24,13 @@ BAG_SECONDS, BAG_TIME, BAG_HEAD_MB = 0.02, 0.005, 0.1
 """An n-gram bag's pass over train and its answer, as shares of the teacher's; what it has beside its table."""
 WORDS_KEPT = 0.3
 """Share of the embeddings that `vocabulary` leaves."""
-FORMATS = {"fp16": (0.5, 1.0), "int8_dynamic": (0.25, 0.5), "int8_static": (0.25, 0.5), "int8_qat": (0.25, 0.5)}
-FORMATS["int4"] = 0.15, 1.0
+FORMATS = {
+    "fp16": (0.5, 1.0),
+    "int8_dynamic": (0.25, 0.5),
+    "int8_static": (0.25, 0.5),
+    "int8_qat": (0.25, 0.5),
+    "int4": (0.15, 1.0),
+}
 """Size and an encoder's time, as shares of FP32."""
 FORMAT_SECONDS = 2.0
 

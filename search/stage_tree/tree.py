@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from search.stage_tree.chains import Chain, Prefix
-from search.stage_tree.effects import Effects, FloatArray
+from search.stage_tree.effects import Effects, Features, FloatArray
 from search.stage_tree.gain import FrontGain
 
 EFFECT_SCALES, LEFT_SCALES = (0.03, 0.4, 0.4, 0.05, 0.5), (0.03, 0.15, 0.15, 0.05, 0.2)
@@ -89,13 +89,13 @@ class StageTree:
         self._ended.add(chain.prefixes[-1])
         if outcomes and len(outcomes) < len(self._stages) and outcomes[-1].losses is not None:
             self._dead.add(chain.prefixes[len(outcomes) - 1])
-        parent = self._root
+        parent, expected = self._root, self._expected(chain)
         for stage, prefix, outcome in zip(self._stages, chain.prefixes, outcomes, strict=False):
             known = self._nodes.get(prefix)
             if outcome.seconds is None:
                 self._left_out.add(chain.own(stage))
             elif known is None:
-                self._learn(stage, chain, parent, outcome)
+                self._learn(stage, chain.features(stage), parent, outcome, expected[stage])
             if outcome.losses is None:
                 return
             if known is None:
@@ -147,15 +147,16 @@ class StageTree:
         gain = (self._gain.of(losses) + 1e-9 * safe + 1e-12) * works.prod(axis=-1)
         return np.asarray(gain / np.maximum(seconds.sum(axis=-1), SHORTEST_SECONDS), dtype=np.float64)
 
-    def _learn(self, stage: str, chain: Chain, parent: _Node | None, outcome: StageOutcome) -> None:
-        features = chain.features(stage)
+    def _learn(
+        self, stage: str, features: Features, parent: _Node | None, outcome: StageOutcome, expected: FloatArray
+    ) -> None:
         self._failures[stage].add(features, [float(outcome.losses is None)])
         if outcome.losses is None or parent is None:
             return
         change = np.array(outcome.losses) - parent.losses
         seconds = np.log10((outcome.seconds or 0.0) + OVERHEAD_SECONDS)
         measured = np.array([*change, outcome.excess - parent.excess, seconds])
-        self._effects[stage].add(features, measured - self._expected(chain)[stage])
+        self._effects[stage].add(features, measured - expected)
 
     def _grow(self, prefix: Prefix, node: _Node) -> None:
         """A new model: chains may go on below it, and the front may grow."""
