@@ -71,7 +71,7 @@ class StageTreeSampler(IndependentSampler):
         self._generator = np.random.default_rng(seed)
         self.tree = StageTree(self._stages, seed, expected)
         self._root: StageOutcome | None = None
-        self._seen: set[int] = set()
+        self._ended = 0
         self._planned: dict[int, Chain] = {}
         self._queue: deque[Chain] = deque()
         self._tries = CANDIDATES
@@ -79,11 +79,7 @@ class StageTreeSampler(IndependentSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Plan the whole chain, unless the trial was enqueued with settings of its own."""
-        if self._root is None and (root := self._outcomes.root(study)) is not None:
-            self._root = root
-            self.tree.plant(root)
-        if not self._seen:
-            self._learn(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)))
+        self._take_up(study)
         fixed = trial.system_attrs.get("fixed_params")
         chain = self._drawn(fixed) if fixed is not None else self._plan()
         self._planned[trial.number] = chain
@@ -103,16 +99,23 @@ class StageTreeSampler(IndependentSampler):
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Learn from what the trial measured."""
-        self._learn([trial])
+        self._take_up(study)  # a resumed search ends a trial of the earlier run before it begins one of its own
+        self._learn(trial)
         self._planned.pop(trial.number, None)
 
-    def _learn(self, trials: Iterable[FrozenTrial]) -> None:
-        for trial in trials:
-            if trial.number not in self._seen:
-                self._seen.add(trial.number)
-                given = {plain(name): value for name, value in trial.params.items()}
-                chain = self._planned.get(trial.number) or self._drawn(given)
-                self.tree.end(trial.number, chain, self._outcomes.of(trial, self._root))
+    def _take_up(self, study: Study) -> None:
+        """As soon as the root is known: it, and all that trials of an earlier run measured."""
+        if self._root is None and (root := self._outcomes.root(study)) is not None:
+            self._root = root
+            self.tree.plant(root)
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
+                self._learn(trial)
+
+    def _learn(self, trial: FrozenTrial) -> None:
+        self._ended += 1
+        given = {plain(name): value for name, value in trial.params.items()}
+        chain = self._planned.get(trial.number) or self._drawn(given)
+        self.tree.end(trial.number, chain, self._outcomes.of(trial, self._root))
 
     def _plan(self) -> Chain:
         """The next chain: from the last round of prediction while it lasts, else from a new one."""
@@ -122,13 +125,13 @@ class StageTreeSampler(IndependentSampler):
                 return chain
             if not self.tree.is_taken(chain):  # what it lacks is being built
                 self._queue.append(chain)
-        if len(self._seen) < self._startup:
+        if self._ended < self._startup:
             return self._first_new(self._drawn() for _ in range(CANDIDATES))
         candidates = [chain for chain in self._candidates(self._tries) if self.tree.is_new(chain)]
         self._tries = CANDIDATES if candidates else max(self._tries // 2, FEWEST_CANDIDATES)
         if not candidates:
             return self._drawn()
-        suggestions = min(1 + int(len(self._seen) * SUGGESTIONS_PER_TRIAL), MOST_SUGGESTIONS)
+        suggestions = min(1 + int(self._ended * SUGGESTIONS_PER_TRIAL), MOST_SUGGESTIONS)
         beliefs = min(suggestions, MOST_BELIEFS)
         with self._libraries.limit(limits=1, user_api="blas"):  # small matrices: more threads only wait for another
             worth = self.tree.gain_per_second(candidates, self._generator, beliefs)

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluation.front import hypervolume
 from search.stage_tree import StageTreeSampler
+from search.stage_tree.chains import plain
 from search.stage_tree.tree import StageOutcome
 
 STAGES = ("distil", "prune", "quantize")
@@ -226,6 +227,24 @@ def test_an_enqueued_trial_keeps_its_settings_and_a_resumed_sampler_knows_what_w
         trial = resumed.ask()
         assert space(trial) != params
         resumed.tell(trial, world(space(trial))[-1].losses)
+
+
+def test_a_resumed_sampler_knows_the_past_when_an_unfinished_trial_ends_first() -> None:
+    study = study_with(tree_sampler(0))
+    for _ in range(40):
+        trial = study.ask()
+        study.tell(trial, world(space(trial))[-1].losses)
+    unfinished = study.ask()
+    settings = space(unfinished)
+    sampler = tree_sampler(1)
+    resumed = optuna.load_study(study_name=study.study_name, storage=study._storage, sampler=sampler)
+    resumed.tell(unfinished, world(settings)[-1].losses)
+    done = [{plain(name): value for name, value in one.params.items()} for one in resumed.get_trials()]
+    for _ in range(20):
+        trial = resumed.ask()
+        assert space(trial) not in done
+        resumed.tell(trial, world(space(trial))[-1].losses)
+    assert sampler._ended == 61, "each once"
 
 
 @pytest.mark.parametrize("seed", range(5))
