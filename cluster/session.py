@@ -117,7 +117,7 @@ def session(address: str, shared: Path | None = None) -> Iterator[Session]:
             memory_gb = max(node.memory_gb for node in nodes)
             yield Session(cpus, gpus, len(nodes), f"http://{url}" if url else None, sizes, memory_gb)
         finally:
-            ray.shutdown()
+            ray.shutdown(wait_for_processes=True)  # else one that dies slowly outlives the session
 
 
 def check_fit(up: Session, cpus: float, gpus: float, memory_gb: float | None = None) -> int:

@@ -34,9 +34,9 @@ def test_a_hang_ends_the_process_which_says_where_it_was(hang: str) -> None:
 
 
 def test_each_stage_has_the_whole_time_and_what_is_stopped_has_more() -> None:
-    in_time = "with CLOCK.limited(1 / 60):\n    for _ in range(4):\n        CLOCK.start()\n        time.sleep(0.5)\n"
-    stopped = "    CLOCK.stop()\n    time.sleep(1.3)\n    CLOCK.start()\n"
-    after = "CLOCK.start()\ntime.sleep(1.3)\nwith CLOCK.limited(None):\n    time.sleep(1.3)\nraise SystemExit(7)\n"
+    in_time = "with CLOCK.limited(1 / 30):\n    for _ in range(4):\n        CLOCK.start()\n        time.sleep(0.6)\n"
+    stopped = "    CLOCK.stop()\n    time.sleep(2.3)\n    CLOCK.start()\n"
+    after = "CLOCK.start()\ntime.sleep(2.3)\nwith CLOCK.limited(None):\n    time.sleep(2.3)\nraise SystemExit(7)\n"
     assert process(in_time + stopped + after)[0] == 7
 
 

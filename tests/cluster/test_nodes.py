@@ -136,5 +136,5 @@ def test_without_the_token_nobody_joins(environment: dict[str, str], cluster: Ra
     assert refused.stdout.startswith(f"--address {cluster.address}: "), refused.stderr
     assert "RAY_AUTH_MODE=token" in refused.stdout and "RAY_AUTH_TOKEN" in refused.stdout
     assert len(refused.stdout.splitlines()) == 1 and "Traceback" not in refused.stderr
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 120
     assert not (tmp_path / ".ray").exists(), "no token is made"

@@ -66,7 +66,7 @@ def test_an_address_where_nothing_is(address: str, reason: str) -> None:
     told = str(refused.value)
     assert told.startswith(f"--address {address}: no Ray session there (") and reason in told
     assert told.endswith("; start one, or take --address local")
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     assert descendants(os.getpid()).keys() <= before.keys()
 
 
@@ -82,7 +82,7 @@ def test_a_session_of_its_own_can_be_joined_and_leaves_nothing() -> None:
         assert str(ROOT) in path and modules >= OUR_MODULES
         address = ray.get_runtime_context().gcs_address
         joined = subprocess.run(
-            [sys.executable, "-c", _JOIN, address], capture_output=True, text=True, cwd=ROOT, check=False, timeout=60
+            [sys.executable, "-c", _JOIN, address], capture_output=True, text=True, cwd=ROOT, check=False, timeout=120
         )
         assert joined.stdout.split() == [str(up.cpus), "1"], joined.stderr
         assert "raylet" in descendants(os.getpid()).values()

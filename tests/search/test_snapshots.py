@@ -132,7 +132,7 @@ def test_the_files_can_be_read_at_any_time_and_grow(config: StudyConfig, searche
     assert problems == []
     assert seen == sorted(seen) and len(set(seen)) >= 4
     # Each but the last is followed by a pause of so many times its length.
-    assert sum(taken) - max(taken) < elapsed / PAUSE + 0.1
+    assert sum(taken) - max(taken) < elapsed / PAUSE + 0.5
     snapshots.catch_up()
     assert len(keys(config, "trials")) == number + 2
 
