@@ -5,8 +5,8 @@ new student, prune a student that exists, or quantize a pruned model that exists
 times. What each would give is predicted from the effects of the settings seen so far (`effects.py`), added to the
 measured figures of the longest prefix that exists; what it would cost, from the measured seconds of the stages that are
 still to be run. The chain with the largest expected gain in hypervolume per second is suggested: the mean over draws of
-beliefs, as expected hypervolume improvement (Emmerich et al. 2011, doi:10.1109/CEC.2011.5949880) by the second (Snoek et
-al. 2012, arXiv:1206.2944). What one round of prediction suggests beyond that is what single beliefs hold best.
+beliefs, as in expected hypervolume improvement (Emmerich et al. 2011, doi:10.1109/CEC.2011.5949880), by the second
+(Snoek et al. 2012, arXiv:1206.2944). What one round of prediction suggests beyond that is what single beliefs hold best.
 """
 
 from __future__ import annotations

@@ -129,19 +129,20 @@ class StageTree:
         values = np.tile(np.append(self._root.losses, self._root.excess), (beliefs, len(chains), 1))
         expected = [self._expected(chain) for chain in chains]
         for index, stage in enumerate(self._stages):
-            features = [chain.features(stage) for chain in chains]
-            effect = self._effects[stage].sample(features, generator, beliefs) + [one[stage] for one in expected]
+            nodes = [self._nodes.get(chain.prefixes[index]) for chain in chains]
+            there = np.array([node is not None for node in nodes])
+            values[:, there] = [np.append(node.losses, node.excess) for node in nodes if node is not None] or 0.0
+            left_out = np.array([chain.own(stage) in self._left_out for chain in chains])
+            new = np.flatnonzero(~there & ~left_out).tolist()
+            if not new:
+                continue
+            features = [chains[row].features(stage) for row in new]
+            effect = self._effects[stage].sample(features, generator, beliefs) + [expected[row][stage] for row in new]
             failing = self._failures[stage].sample(features, generator, beliefs)[..., 0]
-            for row, chain in enumerate(chains):
-                node = self._nodes.get(chain.prefixes[index])
-                if node is not None:
-                    values[:, row] = np.append(node.losses, node.excess)
-                if node is not None or chain.own(stage) in self._left_out:
-                    continue
-                values[:, row] += effect[:, row, :4]
-                losses[:, row, index] = np.where(values[:, row, 3:] <= 0.0, values[:, row, :3], np.inf)
-                seconds[:, row, index] = 10.0 ** np.clip(effect[:, row, 4], -1.0, 5.0)
-                works[:, row, index] = np.where(failing[:, row] > 0.5, 0.0, 1.0 - np.clip(failing[:, row], 0.0, 1.0))
+            values[:, new] += effect[..., :4]
+            losses[:, new, index] = np.where(values[:, new, 3:] <= 0.0, values[:, new, :3], np.inf)
+            seconds[:, new, index] = 10.0 ** np.clip(effect[..., 4], -1.0, 5.0)
+            works[:, new, index] = np.where(failing > 0.5, 0.0, 1.0 - np.clip(failing, 0.0, 1.0))
         # Where nothing seems to gain, the cheapest chain with a safe model is tried: it teaches something for little.
         safe = np.isfinite(losses).any(axis=(-1, -2))
         gain = (self._gain.of(losses) + 1e-9 * safe + 1e-12) * works.prod(axis=-1)
