@@ -6,7 +6,7 @@ times. What each would give is predicted from the effects of the settings seen s
 measured figures of the longest prefix that exists; what it would cost, from the measured seconds of the stages that are
 still to be run. The chain with the largest expected gain in hypervolume per second is suggested: the mean over draws of
 beliefs, as in expected hypervolume improvement (Emmerich et al. 2011, doi:10.1109/CEC.2011.5949880), by the second
-(Snoek et al. 2012, arXiv:1206.2944). What one round of prediction suggests beyond that is what single beliefs hold best.
+(Snoek et al. 2012, arXiv:1206.2944). What one round of prediction suggests beyond that single beliefs hold best.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SUGGESTIONS_PER_TRIAL = 1 / 128
 """Further suggestions taken from one round of prediction, per finished trial: a round costs milliseconds."""
 MOST_SUGGESTIONS = CANDIDATES // 2
 BELIEFS = 32
-"""Drawn for a round; with one, a search paid a third more for the same front."""
+"""Drawn for a round."""
 
 
 class StageTreeSampler(IndependentSampler):
