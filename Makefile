@@ -17,7 +17,8 @@ check: .venv/ready             ## lint, format, types, import directions
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # on all cores; some packages carry files that are no Python
 	touch $@
 
 clean:                         ## what the set-up and the tools made; results stay

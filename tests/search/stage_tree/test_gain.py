@@ -29,6 +29,10 @@ def test_models_of_a_chain_count_together_and_once() -> None:
     assert max(gain.of(np.array([[one]]))[0], gain.of(np.array([[other]]))[0]) < together
     assert gain.of(np.array([[one, one]]))[0] == gain.of(np.array([[one]]))[0]
     assert gain.of(np.full((1, 2, 3), np.inf))[0] == 0.0
+    for nothing in (np.full(3, np.nan), np.array([0.1, 0.1, 1.0])):
+        assert gain.of(np.array([[one, nothing]]))[0] == gain.of(np.array([[one]]))[0]
+    several = gain.of(np.array([[[one, other], [one, one]], [[other, other], [one, other]]]))
+    assert several.shape == (2, 2) and several[0, 0] == several[1, 1] == together
 
 
 def test_what_is_dominated_or_outside_does_not_join_the_front() -> None:
