@@ -55,14 +55,13 @@ class FrontGain:
         Returns:
             shape [...], the share of the undominated points that are newly dominated.
         """
-        found = np.zeros((*losses.shape[:-1], len(self._points)), dtype=np.bool_)
-        if found.size:
-            counts = (losses < self._reference).all(axis=-1)  # no other dominates a point
-            models = losses[counts]
-            dominated = np.ones((len(models), len(self._points)), dtype=np.bool_)
-            for target, points in enumerate(self._points.T):  # one after the other: numpy is slow along short axes
-                dominated &= models[:, target, None] <= points
-            found[counts] = dominated
+        counts = (losses < self._reference).all(axis=-1)  # no other dominates a point
+        models = losses[counts]
+        dominated = np.ones((len(models), len(self._points)), dtype=np.bool_)
+        for target, points in enumerate(self._points.T):  # one after the other: numpy is slow along short axes
+            dominated &= models[:, target, None] <= points
+        found = np.zeros((*counts.shape, len(self._points)), dtype=np.bool_)
+        found[counts] = dominated
         return np.asarray(found.any(axis=-2).sum(axis=-1) / max(len(self._points), 1), dtype=np.float64)
 
     def _draw(self, count: int) -> FloatArray:

@@ -129,11 +129,13 @@ class StageTree:
         values = np.tile(np.append(self._root.losses, self._root.excess), (beliefs, len(chains), 1))
         expected = [self._expected(chain) for chain in chains]
         for index, stage in enumerate(self._stages):
-            nodes = [self._nodes.get(chain.prefixes[index]) for chain in chains]
-            there = np.array([node is not None for node in nodes])
-            values[:, there] = [np.append(node.losses, node.excess) for node in nodes if node is not None] or 0.0
-            left_out = np.array([chain.own(stage) in self._left_out for chain in chains])
-            new = np.flatnonzero(~there & ~left_out).tolist()
+            new = []
+            for row, chain in enumerate(chains):
+                node = self._nodes.get(chain.prefixes[index])
+                if node is not None:
+                    values[:, row] = np.append(node.losses, node.excess)
+                elif chain.own(stage) not in self._left_out:
+                    new.append(row)
             if not new:
                 continue
             features = [chains[row].features(stage) for row in new]
