@@ -120,6 +120,14 @@ def test_equal_cost_buys_more_front_than_random_search_that_reuses_models_too() 
         assert bought > 1.2 * for_comparison
 
 
+def test_many_beliefs_together_begin_better_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [search(tree_sampler(seed), 20)[1] for seed in range(12)]
+    monkeypatch.setattr("search.stage_tree.sampler.BELIEFS", 1)
+    one = [search(tree_sampler(seed), 20)[1] for seed in range(12)]
+    bought, by_one = (np.mean([volume_at(curve, 300.0) for curve in curves]) for curves in (many, one))
+    assert bought > 1.1 * by_one
+
+
 def test_equal_seeds_suggest_the_same_and_other_seeds_others() -> None:
     runs = [search(tree_sampler(seed), 25)[0] for seed in (0, 0, 1)]
     assert runs[0] == runs[1] != runs[2]
