@@ -180,7 +180,9 @@ adopt_orphans()
 shell = "sleep 1000 & (sleep 1001 & sleep 1002) & setsid sleep 1003 & wait"
 group = start(["sh", "-c", shell], Path(sys.argv[1]), {})
 other = start(["sleep", "1004"], Path(sys.argv[1]), {})
-assert wait_until(lambda: len(group.members()) == 5, 10), group.members()
+assert wait_until(lambda: len(group.members()) == 5, 60), group.members()
+left = lambda: sum(os.getsid(pid) != group.process.pid for pid in group.members())
+assert wait_until(lambda: left() == 1, 60), "a process is there before it has its own session"
 os.kill(group.process.pid, 9)  # its children are orphans now, one of them of a session of its own
 group.process.wait()
 members = group.members()
