@@ -1,4 +1,4 @@
-"""A chain of compression in words: what was done to a model, and which of the field's presets that makes it."""
+"""The chains of a study: which of the field's presets each of them is, and the best of each preset."""
 
 from __future__ import annotations
 
@@ -8,28 +8,9 @@ from typing import Any
 import pandas as pd
 
 from evaluation.records import plain_value
+from pipeline.chains import describe_chain
 
-ARROW, TIMES = " \u2192 ", "\u00d7"
-_SHORT_METHODS = {"int8_dynamic": "int8", "int8_static": "int8 static", "int8_qat": "int8 QAT"}
 _PRESET_WORDS = {"distil": "kd", "prune": "prune", "quantize": "quant"}
-
-
-def describe_chain(row: Mapping[str, Any]) -> str:
-    """A measured model in words, as in `logit 2 layers → wanda 50% → int8`, from its stage and settings.
-
-    Args:
-        row: a row of `trials.parquet`: `stage`, and the settings `distil.*`, `prune.*`, `quantize.*` where applied.
-    """
-    settings = {name: value for name in row if (value := plain_value(row[name])) is not None}
-    if settings.get("stage") == "classical":
-        return "classical floor"
-    pruning, number_format = (str(settings.get(f"{stage}.method", "none")) for stage in ("prune", "quantize"))
-    parts = [_student(settings)]
-    if pruning != "none":
-        parts += [_pruned(method, settings) for method in pruning.split("+")]
-    if number_format != "none":
-        parts.append(_SHORT_METHODS.get(number_format, number_format))
-    return ARROW.join(parts)
 
 
 def preset_of(row: Mapping[str, Any]) -> str | None:
@@ -60,24 +41,3 @@ def best_of_presets(trials: pd.DataFrame) -> pd.DataFrame:
     unsafe = named["safety_verdict"].eq("unsafe")
     best = pd.concat([named[~unsafe], named[unsafe]]).drop_duplicates("preset")
     return best.sort_values("preset", key=lambda names: names.str.count("_").astype(str) + names, kind="stable")
-
-
-def _student(settings: Mapping[str, Any]) -> str:
-    method = settings.get("distil.method", "none")
-    if method == "none":
-        return "teacher"
-    kind = settings.get("distil.student", "layers")
-    if kind == "ngram":
-        return f"{method} n-grams {settings['distil.buckets']:g}{TIMES}{settings['distil.dimension']:g}"
-    if kind == "encoder":
-        return f"{method} {str(settings['distil.model']).rstrip('/').rpartition('/')[2]}"
-    layers, width = settings.get("distil.layers"), settings.get("distil.width")
-    if layers is None:
-        return str(method)
-    wide = f", {width:g} wide" if width else ""
-    return f"{method} {layers:g} layer{'' if layers == 1 else 's'}{wide}"
-
-
-def _pruned(method: str, settings: Mapping[str, Any]) -> str:
-    share = {"structured": settings.get("prune.ratio"), "vocabulary": None}.get(method, settings.get("prune.sparsity"))
-    return method if share is None else f"{method} {100 * share:g}%"

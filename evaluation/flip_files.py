@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from evaluation.chains import describe_chain
 from evaluation.escape import write_csv
 from evaluation.flips import KINDS, count_flips, flip_kinds
 from evaluation.records import read_metadata, read_table, write_table
+from pipeline.chains import describe_chain
 
 FILE: Final = "flips.parquet"
 COLUMNS: Final = ("model_key", "split", "comment", "label", "truth", "teacher", "candidate")

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from evaluation.chains import TIMES, describe_chain
 from evaluation.escape import latex
 from evaluation.records import plain_value
+from pipeline.chains import TIMES, describe_chain
 
 STAR = "\u2605"
 _STAGE_TITLES = {

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.model_rows import SHOWN_KEY, chain, number, records
+from pipeline.chains import describe_chain
+from pipeline.model_rows import SHOWN_KEY, number, records
 
 if TYPE_CHECKING:
     from pipeline.choice import Choice
@@ -27,13 +28,13 @@ def told(choice: Choice, results: StudyResults) -> list[str]:
         shown.append(("teacher", records(teacher)[0]))
     head = f"{'':<10} {'model':<8}  {'F1 val':>6}  {'F1 test':>7}  {'MB':>7}  {'ms':>7}  {'x faster':>8}  verdict"
     lines = [head, *(_line(name, row) for name, row in shown)]
-    lines += _wrapped(f"chosen: {chain(choice.row)}, {choice.reason}")
+    lines += _wrapped(f"chosen: {describe_chain(choice.row)}, {choice.reason}")
     on_test = choice.row.get("test_safety_verdict") or "not judged"
     if on_test != choice.row.get("safety_verdict"):
         lines += _wrapped(f"on validation it is {choice.row.get('safety_verdict') or 'not judged'}, on test {on_test}")
     if choice.runner_up is not None:
         key = choice.runner_up["model_key"][:SHOWN_KEY]
-        lines += _wrapped(f"runner-up: {key}, {chain(choice.runner_up)}: {choice.runner_up_reason}")
+        lines += _wrapped(f"runner-up: {key}, {describe_chain(choice.runner_up)}: {choice.runner_up_reason}")
     return lines
 
 
@@ -74,4 +75,4 @@ def summary(to: Path, choice: Choice, done: Exported, unsafe: Sequence[str], fol
 def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
     names: tuple[str, ...] = ("f1_macro", "test_f1_macro", "model_size_mb", "latency_mean_ms", "speedup_factor")
     names += ("safety_verdict", "test_safety_verdict")
-    return {"model_key": row["model_key"], "chain": chain(row), **{name: row.get(name) for name in names}}
+    return {"model_key": row["model_key"], "chain": describe_chain(row), **{name: row.get(name) for name in names}}

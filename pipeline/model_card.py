@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from pipeline.card_figures import cost, quality, safety
 from pipeline.card_text import markdown, table
+from pipeline.chains import describe_chain
 from pipeline.deployed import DECISIONS, SUMS, Decisions
 from pipeline.intervals import confusion
-from pipeline.model_rows import SHOWN_KEY, chain, warnings
+from pipeline.model_rows import SHOWN_KEY, warnings
 from pipeline.runtime import DEPLOY, Deployment
 
 UNKNOWN = "unknown"
@@ -98,7 +99,7 @@ def _head(card: Card) -> list[str]:
         "",
         *[line for text in warned for line in (text, ">")][:-1],
         *[""] * bool(warned),
-        f"{markdown(chain(card.row))}, with {_count(card)}. Why this one: {markdown(card.why)}.",
+        f"{markdown(describe_chain(card.row))}, with {_count(card)}. Why this one: {markdown(card.why)}.",
     ]
 
 
@@ -160,7 +161,7 @@ def _origin(card: Card) -> list[str]:
         "",
         "## How it was made",
         "",
-        f"{markdown(chain(card.row))}; model key `{card.row['model_key']}`.",
+        f"{markdown(describe_chain(card.row))}; model key `{card.row['model_key']}`.",
         *table(["setting", "value"], settings),
         f"Comments: {markdown(card.data.get('source', UNKNOWN))}, {card.data.get('rows_used', 0):,} different ones "
         f"({counts}; {card.data.get('duplicate_rows', 0):,} duplicate rows dropped); fingerprint `{card.fingerprint}`.",

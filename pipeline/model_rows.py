@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.chains import describe_chain
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -26,20 +28,7 @@ def named(row: Row) -> str:
         ("{:.3g} times the teacher's speed", "speedup_factor"),
     )
     shown = [text.format(value) for text, name in figures if (value := number(row, name)) is not None]
-    return f"{str(row['model_key'])[:SHOWN_KEY]} ({chain(row)}; {', '.join(shown)})"
-
-
-def chain(row: Row) -> str:
-    """What was done to the teacher, as in `teacher → distil logit (layers) → quantize int8_dynamic`."""
-    if row.get("stage") == "classical":
-        return "classical floor: TF-IDF and logistic regression"
-    parts = ["teacher"]
-    for stage in ("distil", "prune", "quantize"):
-        method = row.get(f"{stage}.method")
-        if method not in (None, "none"):
-            student = row.get("distil.student") if stage == "distil" else None
-            parts.append(f"{stage} {method}" + (f" ({student})" if student else ""))
-    return " → ".join(parts)
+    return f"{str(row['model_key'])[:SHOWN_KEY]} ({describe_chain(row)}; {', '.join(shown)})"
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

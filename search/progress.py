@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from evaluation.chains import describe_chain
+from pipeline.chains import describe_chain
 from search.optuna_study import ROWS
 from search.searcher import ParetoSearcher
 from search.trial import Row

@@ -18,7 +18,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from cluster.study_runs import Point, RunRecord
-from evaluation.chains import ARROW, describe_chain, preset_of
+from evaluation.chains import preset_of
+from pipeline.chains import ARROW, describe_chain
 from search.config import STAGES, StudyConfig, preset_stages
 from search.optuna_study import CURVES, ENDED, ERROR, QUIET, REFERENCE_CURVES, REFERENCES, ROWS, collected_rows
 from search.trial import Curve, Row

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from evaluation.chains import describe_chain
 from evaluation.records import plain_value
+from pipeline.chains import describe_chain
 from pipeline.model_rows import DROPS
 from search.config import StudyConfig
 from search.ending import Outcome

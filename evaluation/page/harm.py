@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from evaluation.chains import describe_chain
 from evaluation.flip_files import flip_table
 from evaluation.page.columns import truth
 from evaluation.page.markup import number, size, speed_up, table, verdict
 from evaluation.page.models import PageModels
 from evaluation.page.summary import recommended
 from evaluation.study_files import Study
+from pipeline.chains import describe_chain
 
 MOST_ROWS = 30
 _KIND_TITLES = {"newly_missed": "Newly missed", "newly_false": "Newly false"}

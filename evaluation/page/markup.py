@@ -8,8 +8,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from evaluation.chains import TIMES
 from evaluation.records import plain_value
+from pipeline.chains import TIMES
 
 NOTHING = "\u2013"
 _VERDICTS = {"safe": "\u25cf\u00a0safe", "inconclusive": "\u25b2\u00a0inconclusive", "unsafe": "\u2715\u00a0unsafe"}

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from evaluation.chains import describe_chain
 from evaluation.page.columns import equals, numbers, truth
 from evaluation.page.history import History
 from evaluation.records import plain_value
 from evaluation.study_files import Study
+from pipeline.chains import describe_chain
 
 MOST_MODELS = 2000
 """Models in plots and panel; drawn as SVG, since WebGL needs a graphics driver and scripts made at run time."""

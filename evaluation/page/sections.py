@@ -10,7 +10,6 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from evaluation.chains import TIMES
 from evaluation.page.columns import equals, numbers, truth
 from evaluation.page.costs import reuse, stage_costs
 from evaluation.page.harm import flips_section, noise_section
@@ -21,6 +20,7 @@ from evaluation.page.provenance import data_section, environment_section
 from evaluation.page.summary import drawn_note, facts, recommended_table, winners_curse
 from evaluation.records import plain_value
 from evaluation.study_files import Study
+from pipeline.chains import TIMES
 
 STAGE_TITLES = {
     "baseline": "teacher",

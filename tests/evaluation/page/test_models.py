@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.chains import describe_chain
 from evaluation.page.models import BEST_MODELS, MOST_MODELS, choose_models, page_data
 from evaluation.study_files import Study
+from pipeline.chains import describe_chain
 
 Trials, Studies = Callable[..., pd.DataFrame], Callable[..., Study]
 
