@@ -160,15 +160,26 @@ def run_full_evaluation(
             )
             for stage, own in decisions.items()
         }
-    comparison = compare_stages(metrics[VALIDATION], baseline=first, weights=weights)
-    comparison["safety_verdict"] = [result.safety_verdict for result in safety[VALIDATION].values()]
-    if TEST in splits:
-        comparison["test_f1_macro"] = [metrics[TEST][stage].f1_macro for stage in probabilities]
-        comparison["test_safety_verdict"] = [safety[TEST][stage].safety_verdict for stage in probabilities]
+    comparison = _compared(metrics, safety, first, weights)
     result = FullEvaluation(metrics, safety, comparison, critical_label)
     if folder is not None:
         result.write(Path(folder))
     return result
+
+
+def _compared(
+    metrics: dict[str, dict[str, CompressionStageMetrics]],
+    safety: dict[str, dict[str, SafetyResult]],
+    baseline: str,
+    weights: Sequence[float],
+) -> pd.DataFrame:
+    """The stages of validation, with the verdicts, and what test says of them."""
+    table = compare_stages(metrics[VALIDATION], baseline=baseline, weights=weights)
+    table["safety_verdict"] = [result.safety_verdict for result in safety[VALIDATION].values()]
+    if TEST in metrics:
+        table["test_f1_macro"] = [metrics[TEST][stage].f1_macro for stage in metrics[VALIDATION]]
+        table["test_safety_verdict"] = [safety[TEST][stage].safety_verdict for stage in metrics[VALIDATION]]
+    return table
 
 
 def _classification(*arguments: Any) -> dict[str, Any]:
