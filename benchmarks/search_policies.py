@@ -27,6 +27,7 @@ from rich.progress import track
 from rich.table import Table as PrintedTable
 
 from evaluation.front import hypervolume
+from evaluation.gained import reference_point
 from evaluation.records import read_records
 from search.config import StudyConfig
 from search.optuna_study import REFERENCES
@@ -35,7 +36,7 @@ from search.sampler import study_sampler
 from search.searcher import ParetoSearcher
 from search.simulate import Cluster, Simulation, Table
 from search.study_file import load_study, study_from
-from search.tally import F1_MARGIN, losses
+from search.tally import losses_of
 
 SHARE = 0.95
 POLICIES = [("stage_tree", True)] + [
@@ -75,11 +76,11 @@ def world(folder: Path | None, seed: int, sampler: str, trials: int) -> tuple[St
 
 def volumes(rows: Sequence[tuple[float, Any]], teacher: Any) -> tuple[np.ndarray, np.ndarray]:
     """Virtual seconds at which the front changed, and its hypervolume from then on."""
-    reference = losses(teacher) + np.array([F1_MARGIN, 0.0, 0.0])
+    reference = reference_point(losses_of(teacher))
     kept = sorted(((time, row) for time, row in rows if row["safety_verdict"] != "unsafe"), key=lambda item: item[0])
     front, times, found = np.empty((0, 3)), [0.0], [0.0]
     for time, row in kept:
-        point = losses(row)
+        point = losses_of(row)
         if (point < reference).all() and not (front <= point).all(axis=1).any():
             front = np.vstack([front[~(point <= front).all(axis=1)], point])
             times.append(time)

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from evaluation.front import FloatArray, hypervolume, non_dominated
+from evaluation.gained import losses, reference_point
 from search.trial import Row, objectives
-
-F1_MARGIN = 0.05
-"""The hypervolume counts macro F1 from this much below the teacher's, and size and latency below the teacher's."""
 
 
 class Tally:
@@ -20,7 +18,7 @@ class Tally:
     def __init__(self) -> None:
         self.models = self.safe = 0
         self.hypervolume = 0.0
-        """In macro F1 × orders of magnitude of size × orders of magnitude of latency, beyond the teacher."""
+        """Beyond the teacher, in `evaluation.gained.UNIT`."""
         self._front = np.empty((0, 3))
         self._seen: set[str] = set()
         self._reference: FloatArray | None = None
@@ -38,8 +36,8 @@ class Tally:
         self.safe += sum(row.get("safety_verdict") == "safe" for row in fresh)
         teacher = next((row for row in fresh if row["stage"] == "baseline"), None)
         if self._reference is None and teacher is not None:
-            self._reference = losses(teacher) + np.array([F1_MARGIN, 0.0, 0.0])
-        new = [losses(row) for row in fresh if row["status"] == "ok" and row.get("safety_verdict") != "unsafe"]
+            self._reference = reference_point(losses_of(teacher))
+        new = [losses_of(row) for row in fresh if row["status"] == "ok" and row.get("safety_verdict") != "unsafe"]
         together = np.unique(np.vstack([self._front, *new]), axis=0)
         front = together[non_dominated(together)]
         changed = front.shape != self._front.shape or not np.array_equal(front, self._front)
@@ -50,8 +48,6 @@ class Tally:
         return changed
 
 
-def losses(row: Row | Mapping[str, Any]) -> FloatArray:
-    """-macro F1, log10 of size in MB, log10 of the latency ratio, shape [3]; NaN where the row has no such figure."""
-    f1, size, ratio = objectives(row, ("f1_macro", "model_size_mb", "latency_ratio"))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.array([-f1, np.log10(size), np.log10(ratio)])
+def losses_of(row: Row | Mapping[str, Any]) -> FloatArray:
+    """A row's `losses`, shape [3]; NaN where it has no such figure."""
+    return losses(*objectives(row, ("f1_macro", "model_size_mb", "latency_ratio")))

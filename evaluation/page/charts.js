@@ -70,11 +70,11 @@ const UNITS = [[3600 * 48, 86400, "days"], [3600 * 2, 3600, "hours"], [120, 60, 
 /** Hypervolume over trials and over time, as steps. */
 function drawGrowth() {
   const curves = study.history;
-  drawCurve("trials-plot", curves?.trials, "Trials", "after %{x} trials: %{y:.3f} %<extra></extra>");
+  drawCurve("trials-plot", curves?.trials, "Trials", "after %{x} trials: %{y:.4f}<extra></extra>");
   const last = curves?.seconds.x.at(-1) ?? 0;
   const [, seconds, unit] = UNITS.find(([least]) => last > least);
   const title = `Time since the first model (${unit})`;
-  drawCurve("time-plot", curves?.seconds, title, `after %{x:.2f} ${unit}: %{y:.3f} %<extra></extra>`, seconds);
+  drawCurve("time-plot", curves?.seconds, title, `after %{x:.2f} ${unit}: %{y:.4f}<extra></extra>`, seconds);
 }
 
 function drawCurve(id, curve, title, hovertemplate, divisor = 1) {
@@ -95,7 +95,7 @@ function drawCurve(id, curve, title, hovertemplate, divisor = 1) {
   const grown = curve.y.some((value) => value > 0);
   Plotly.react(place, [trace], layout(colours, {
     xaxis: axisStyle(title, colours, { rangemode: "tozero" }),
-    yaxis: axisStyle("Hypervolume (%)", colours, grown ? {} : { range: [0, 1] }),
+    yaxis: axisStyle("Hypervolume beyond the teacher", colours, grown ? {} : { range: [0, 1] }),
     showlegend: false,
   }), CONFIG);
 }

@@ -10,39 +10,35 @@ import numpy.typing as npt
 import pandas as pd
 
 from evaluation.front import hypervolume, non_dominated
+from evaluation.gained import losses, reference_point
 from evaluation.page.columns import equals, numbers
 
 FloatArray = npt.NDArray[np.float64]
 
 MOST_STEPS = 300
 """Points of a curve; of a longer history so many are taken evenly, the last included."""
-F1_MARGIN, RATIO_MARGIN = 0.1, 1.1
 
 
 @dataclass(frozen=True)
 class History:
-    """Hypervolume after trials and after seconds, in percent of the box from the reference to the ideal model.
-
-    The reference point is what is not worth having: the teacher's macro F1 less 0.1, its size times 1.1 and its latency
-    times 1.1. The ideal model has macro F1 1, no size and no latency.
-    """
+    """Hypervolume after trials and after seconds, in `evaluation.gained.UNIT`: what the search itself counts."""
 
     trials: FloatArray
     """Trials so far, shape [t]; 0 is teacher and classical floor."""
     by_trial: FloatArray
-    """Percent, shape [t]."""
+    """Shape [t]."""
     seconds: FloatArray
     """Since the first row, shape [s]; empty when no row has a time."""
     by_time: FloatArray
-    """Percent, shape [s]."""
+    """Shape [s]."""
     reference_f1: float
-    """Macro F1 of the reference point."""
+    """Macro F1 from which the volume counts."""
 
     def as_json(self) -> dict[str, Any]:
         """Lists for the browser, each curve as pairs of equal length."""
 
         def pairs(x: FloatArray, y: FloatArray) -> dict[str, list[float]]:
-            return {"x": x.round(3).tolist(), "y": y.round(4).tolist()}
+            return {"x": x.round(3).tolist(), "y": y.round(5).tolist()}
 
         return {"trials": pairs(self.trials, self.by_trial), "seconds": pairs(self.seconds, self.by_time)}
 
@@ -59,17 +55,14 @@ def study_history(trials: pd.DataFrame) -> History | None:
     teacher = np.flatnonzero(equals(trials, "stage", "baseline") & np.isfinite(f1) & (size > 0))
     if not len(teacher):
         return None
-    reference_f1 = max(0.0, float(f1[teacher[0]]) - F1_MARGIN)
-    losses = np.column_stack([-f1, size / size[teacher[0]], 1 / np.where(usable, speedup, 1.0)])
-    losses[~usable] = np.nan
-    reference = np.array([-reference_f1, RATIO_MARGIN, RATIO_MARGIN])
-    percent = 100 / ((1 - reference_f1) * RATIO_MARGIN**2)
+    points = losses(f1, size, 1 / np.where(usable, speedup, np.nan))
+    reference = reference_point(losses(f1[teacher[0]], size[teacher[0]], 1.0))
     number = np.nan_to_num(numbers(trials, "trial"), nan=-1.0) + 1
-    count, by_trial = hypervolume_series(losses, number, reference)
+    count, by_trial = hypervolume_series(points, number, reference)
     seconds = _seconds(trials["created_at"])
     timed = np.isfinite(seconds)
-    elapsed, by_time = hypervolume_series(losses[timed], seconds[timed], reference)
-    return History(count, by_trial * percent, elapsed, by_time * percent, reference_f1)
+    elapsed, by_time = hypervolume_series(points[timed], seconds[timed], reference)
+    return History(count, by_trial, elapsed, by_time, reference_f1=-float(reference[0]))
 
 
 def hypervolume_series(

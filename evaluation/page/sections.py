@@ -10,6 +10,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
+from evaluation.gained import F1_MARGIN, UNIT
 from evaluation.page.columns import equals, numbers, truth
 from evaluation.page.costs import reuse, stage_costs
 from evaluation.page.harm import flips_section, noise_section
@@ -154,11 +155,11 @@ def _reuse_table(trials: pd.DataFrame) -> str:
 def _history_note(history: History | None) -> str:
     if history is None:
         return '<p class="note">No teacher was measured, so there is no reference point and no hypervolume.</p>'
+    least, reached = number(history.reference_f1), number(history.by_trial[-1], 4)
     return (
-        '<p class="note">Of all models that are not unsafe, in percent of the volume between the reference point '
-        f"(macro F1 {number(history.reference_f1)}, 0.1 below the teacher; the teacher\u2019s size \u00d7 1.1; its "
-        f"latency \u00d7 1.1) and an ideal model (macro F1 1, no size, no latency). After {history.trials[-1]:,.0f} "
-        f"trials: {number(history.by_trial[-1], 2)} %.</p>"
+        f'<p class="note">The volume that the models which are not unsafe dominate, in {UNIT}, as the search '
+        f"counts it: from macro F1 {least}, {F1_MARGIN} below the teacher, and from the teacher\u2019s own size and "
+        f"latency. After {history.trials[-1]:,.0f} trials: {reached}.</p>"
     )
 
 

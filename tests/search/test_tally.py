@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from evaluation.front import hypervolume, non_dominated
-from search.tally import F1_MARGIN, Tally, losses
+from evaluation.gained import F1_MARGIN
+from search.tally import Tally, losses_of
 
 
 def row(key: str, f1: float, size: float, speedup: float, **more: object) -> dict[str, object]:
@@ -40,7 +41,7 @@ def test_the_hypervolume_is_that_of_all_rows_at_once() -> None:
     tally.add([TEACHER])
     for one in rows:
         tally.add([one])
-    points = np.array([losses(one) for one in [TEACHER, *rows]])
+    points = np.array([losses_of(one) for one in [TEACHER, *rows]])
     reference = np.array([-0.8 + F1_MARGIN, 2.0, 0.0])
     assert tally.hypervolume == pytest.approx(hypervolume(points, reference))
     assert tally.front == non_dominated(points).sum()
