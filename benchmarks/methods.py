@@ -112,7 +112,9 @@ def main() -> None:
     laboratory = Laboratory(bench, bench.teacher(), arguments.layers, arguments.epochs)
     evaluator = bench.evaluator(laboratory.teacher)
     rows = list(measured(laboratory, evaluator, arguments.seeds))
-    show(rows, evaluator, laboratory)
+    teacher = laboratory.teacher
+    f1, size = evaluator.classification(teacher, "validation")["f1_macro"], evaluator.size(teacher)["model_size_mb"]
+    show(rows, f"Teacher: macro F1 {f1:.4f}, {size:.1f} MB.", arguments.markdown)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
@@ -152,26 +154,36 @@ def measured(laboratory: Laboratory, evaluator: CompressionEvaluator, seeds: lis
         yield row | {"gained": gained, "equal_size": equal}
 
 
-def show(rows: list[dict[str, Any]], evaluator: CompressionEvaluator, laboratory: Laboratory) -> None:
-    """The rows as one table a stage."""
-    teacher = evaluator.classification(laboratory.teacher, "validation")["f1_macro"]
-    console = Console(width=150)
-    console.print(f"teacher: macro F1 {teacher:.4f}, {evaluator.size(laboratory.teacher)['model_size_mb']:.1f} MB")
-    for stage in ("distil", "prune", "quantize"):
-        table = Table(
-            "method", "macro F1 (mean ± std)", "against none", "MB", "speed-up [95 %]", "seconds", title=stage
-        )
-        for row in (row for row in rows if row["stage"] == stage):
-            loses = "  loses to none" if row["equal_size"] and row["gained"] < 0 else ""
-            table.add_row(
-                row["method"],
-                f"{row['f1_macro_mean']:.4f} ± {row['f1_macro_std']:.4f}",
-                "" if row["gained"] == 0 else f"{row['gained']:+.4f}{loses}",
-                f"{row['model_size_mb']:.2f}",
-                f"{row['factor']:.1f} [{row['low']:.1f}, {row['high']:.1f}]",
-                f"{row['train_seconds']:.1f}",
-            )
+HEADINGS = ("method", "macro F1 (mean ± std)", "against none", "MB", "speed-up [95 %]", "seconds")
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A method's row in words, as `HEADINGS` name them."""
+    loses = ", loses to none" if row["equal_size"] and row["gained"] < 0 else ""
+    return (
+        row["method"],
+        f"{row['f1_macro_mean']:.4f} ± {row['f1_macro_std']:.4f}",
+        "" if row["gained"] == 0 else f"{row['gained']:+.4f}{loses}",
+        f"{row['model_size_mb']:.2f}",
+        f"{row['factor']:.1f} [{row['low']:.1f}, {row['high']:.1f}]",
+        f"{row['train_seconds']:.1f}",
+    )
+
+
+def show(rows: list[dict[str, Any]], about: str, markdown: Path | None) -> None:
+    """A table a stage; in a Markdown file too, where one is named."""
+    console, written = Console(width=150), [about, ""]
+    console.print(about)
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        told = [cells(row) for row in rows if row["stage"] == stage]
+        table = Table(*HEADINGS, title=stage)
+        for line in told:
+            table.add_row(*line)
         console.print(table)
+        ruled = [("`" + stage + "`", *HEADINGS[1:]), ("---",) * len(HEADINGS), *told]
+        written += [*(f"| {' | '.join(line)} |" for line in ruled), ""]
+    if markdown:
+        markdown.write_text("\n".join(written), encoding="utf-8")
 
 
 def parsed() -> argparse.Namespace:
@@ -184,6 +196,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2, help="threads of training")
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--markdown", type=Path, help="write the tables here too")
     return parser.parse_args()
 
 
