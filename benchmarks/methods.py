@@ -114,7 +114,12 @@ def main() -> None:
     rows = list(measured(laboratory, evaluator, arguments.seeds))
     teacher = laboratory.teacher
     f1, size = evaluator.classification(teacher, "validation")["f1_macro"], evaluator.size(teacher)["model_size_mb"]
-    show(rows, f"Teacher: macro F1 {f1:.4f}, {size:.1f} MB.", arguments.markdown)
+    about = (
+        f"Teacher: macro F1 {f1:.4f}, {size:.1f} MB. Students made of it have {arguments.layers} layers and are trained "
+        f"for {arguments.epochs} epochs; means over {len(arguments.seeds)} seeds on validation, {arguments.threads} "
+        f"thread{'s' * (arguments.threads > 1)}, speed-ups against the teacher."
+    )
+    show(rows, about, arguments.markdown)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
@@ -172,7 +177,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def show(rows: list[dict[str, Any]], about: str, markdown: Path | None) -> None:
     """A table a stage; in a Markdown file too, where one is named."""
-    console, written = Console(width=150), [about, ""]
+    console, written = Console(width=150), ["# Every method, one at a time", "", about, ""]
     console.print(about)
     for stage in dict.fromkeys(row["stage"] for row in rows):
         told = [cells(row) for row in rows if row["stage"] == stage]
@@ -183,7 +188,7 @@ def show(rows: list[dict[str, Any]], about: str, markdown: Path | None) -> None:
         ruled = [("`" + stage + "`", *HEADINGS[1:]), ("---",) * len(HEADINGS), *told]
         written += [*(f"| {' | '.join(line)} |" for line in ruled), ""]
     if markdown:
-        markdown.write_text("\n".join(written), encoding="utf-8")
+        markdown.write_text("\n".join(written).rstrip() + "\n", encoding="utf-8")
 
 
 def parsed() -> argparse.Namespace:
