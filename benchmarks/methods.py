@@ -115,7 +115,7 @@ def main() -> None:
     teacher = laboratory.teacher
     f1, size = evaluator.classification(teacher, "validation")["f1_macro"], evaluator.size(teacher)["model_size_mb"]
     about = (
-        f"Teacher: macro F1 {f1:.4f}, {size:.1f} MB. Students made of it have {arguments.layers} layers and are trained "
+        f"Teacher: macro F1 {f1:.4f}, {size:.1f} MB. Students made of it have {arguments.layers} layers and learn "
         f"for {arguments.epochs} epochs; means over {len(arguments.seeds)} seeds on validation, {arguments.threads} "
         f"thread{'s' * (arguments.threads > 1)}, speed-ups against the teacher."
     )
