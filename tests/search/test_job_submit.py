@@ -30,7 +30,9 @@ ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "search" / "studies" / "smoke.yaml"
 BUCKET = "pareto-bucket"
 NOT_SOURCES = shutil.ignore_patterns(".git", ".venv", ".hypothesis", "results", "build", "__pycache__", ".*_cache")
-SETTINGS = ("search.trials=2", "search.stop_margin=1", "measure.seconds=0.1", "data.sample_rows=600")
+TRIALS = 8
+"""So many that the worker that starts last has one too: the first may end some before."""
+SETTINGS = (f"search.trials={TRIALS}", "search.stop_margin=1", "measure.seconds=0.1", "data.sample_rows=600")
 UPLOADED = "uploaded-"
 """What the copy of the checkout writes before a node's name: rows tell whose code the workers ran."""
 
@@ -144,7 +146,8 @@ def test_a_submitted_study_runs_on_both_workers(submitted: Submitted) -> None:
     assert submitted.status in (0, 1), submitted.printed
     assert (submitted.status == 1) == ("no compressed model is safe" in submitted.printed), submitted.printed
     trials = read_records(submitted.trials)
-    assert set(trials["status"]) == {"ok"} and set(trials["trial"].dropna()) == {0, 1}
+    assert set(trials["status"]) == {"ok"} and set(trials["trial"].dropna()) <= set(range(TRIALS))
+    assert f"{TRIALS} trials ended" in submitted.printed, submitted.printed
     [head] = [one for one, is_head in nodes_of(submitted.cluster).items() if is_head]
     workers = {one[:8] for one in nodes_of(submitted.cluster)} - {head[:8]}
     assert len(workers) == 2
