@@ -185,7 +185,7 @@ def show(rows: list[dict[str, Any]], about: str, markdown: Path | None) -> None:
         for line in told:
             table.add_row(*line)
         console.print(table)
-        ruled = [("`" + stage + "`", *HEADINGS[1:]), ("---",) * len(HEADINGS), *told]
+        ruled = [(f"`{stage}`", *HEADINGS[1:]), ("---",) * len(HEADINGS), *told]
         written += [*(f"| {' | '.join(line)} |" for line in ruled), ""]
     if markdown:
         markdown.write_text("\n".join(written).rstrip() + "\n", encoding="utf-8")

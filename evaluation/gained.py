@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from evaluation.front import FloatArray
 
 F1_MARGIN = 0.05
 """Macro F1 counts from this much below the teacher's; size and latency count from the teacher's own."""
@@ -33,5 +33,5 @@ def losses(f1_macro: npt.ArrayLike, model_size_mb: npt.ArrayLike, latency_ratio:
 
 def reference_point(teacher: FloatArray) -> FloatArray:
     """What is not worth having, [3], from the teacher's losses [3]."""
-    margins: FloatArray = np.array([F1_MARGIN, 0.0, 0.0])
-    return np.add(teacher, margins)
+    reference: FloatArray = teacher + np.array([F1_MARGIN, 0.0, 0.0])
+    return reference

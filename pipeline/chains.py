@@ -41,7 +41,7 @@ def _student(settings: Mapping[str, Any]) -> str:
     kind = settings.get("distil.student", "layers")
     if kind == "ngram":
         size = [f"{settings[name]:g}" for name in ("distil.buckets", "distil.dimension") if name in settings]
-        return " ".join([str(method), "n-grams", *filter(None, [TIMES.join(size)])])
+        return " ".join(filter(None, [str(method), "n-grams", TIMES.join(size)]))
     if kind == "encoder":
         return f"{method} {str(settings['distil.model']).rstrip('/').rpartition('/')[2]}"
     layers, width = settings.get("distil.layers"), settings.get("distil.width")
