@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,7 @@ TRIES = 3
 """Starts of one worker: Ray gives each 30 s, and ends it when the machine is too busy for that."""
 READY = "Ray runtime started"
 MARK = "PARETO_NODES"
-"""Variable that every process of the nodes has, and no client."""
+"""Variable that the nodes hand down to all that they start, and no client has."""
 
 
 @dataclass
@@ -170,29 +170,40 @@ def tail(log: Path) -> str:
 
 def stop(nodes: Nodes) -> None:
     """End every process that was started, workers first, and remove the folder."""
+    known = processes(nodes)
     for _, process in reversed(nodes.started):
         process.terminate()
     until = time.monotonic() + STOP_SECONDS
-    while running := processes(nodes):
+    while known := processes(nodes, known):
         if time.monotonic() > until:
-            for pid in running:
+            for pid in known:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        for _, process in nodes.started:
-            process.poll()
         time.sleep(0.1)
     for _, process in nodes.started:
         process.wait()
     shutil.rmtree(nodes.folder, ignore_errors=True)
 
 
-def processes(nodes: Nodes) -> list[int]:
-    """Ids of the nodes' processes and of all that these started, jobs too: known by a mark in their environment."""
-    mark, found = f"{MARK}={nodes.folder}".encode(), []
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # ended, or another user's
-            if mark in file.read_bytes().split(b"\0"):
-                found.append(int(file.parent.name))
+def processes(nodes: Nodes, known: Collection[int] = ()) -> set[int]:
+    """Ids of the nodes' processes that run, and of all that these started, jobs too.
+
+    They are known by descent, as some of Ray's write over their environment, and by the mark in it, as others outlive
+    their parents. `known` are those found before: one of them may by now have lost both.
+    """
+    mark, started = f"{MARK}={nodes.folder}".encode(), {process.pid for _, process in nodes.started}
+    parents, marked = dict[int, int](), set[int]()
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile, or another user's
+            state, parent = (place / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if state in "ZX":  # ended, and not yet collected
+                continue
+            parents[int(place.name)] = int(parent)
+            if mark in (place / "environ").read_bytes().split(b"\0"):
+                marked.add(int(place.name))
+    found = (started | marked | set(known)) & parents.keys()
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
     return found
 
 
