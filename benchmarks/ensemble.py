@@ -1,15 +1,17 @@
-"""Who teaches: the teacher alone, the classical floor, and their ensemble, on validation and test.
+"""Who teaches: the teacher alone, the classical floor, and their ensembles, on validation and test.
 
     python benchmarks/ensemble.py STUDY.yaml --set data.path=FILE.csv --set teacher.model=FOLDER
 
-Trains the study's teacher with its folds once a seed, and an n-gram student on what each ensemble says. Thresholds are
-tuned on validation, label by label, alike for all.
+Trains the study's teacher with its folds and its generations once a seed, and an n-gram student on what the last
+ensemble says. A seed is the study's: it splits the comments, too. Thresholds are tuned on validation, label by label,
+alike for all.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +21,48 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.classical import train_classical
 from pipeline.config import DistilConfig
 from pipeline.data import Data, load_data
 from pipeline.distil import distil
 from pipeline.runtime import load_classifier, sigmoid
 from pipeline.storage import open_store
-from pipeline.teacher import train_teacher
 from pipeline.thresholds import best_label_thresholds, f1_macro
 from search.start import checked
+from search.workbench import Workbench
 
 SPLITS = ("validation", "test")
 Scores = dict[str, list[tuple[float, float]]]
 
 
 def main() -> None:
-    """Print a row for each model and seed, and their means."""
+    """Print a row for each model, with its mean over the seeds."""
     arguments = parsed()
-    config, prepared = checked(arguments.study, arguments.overrides, resume=False)
     torch.set_num_threads(arguments.threads)
-    store = open_store(config.store_place)
-    data = prepared.add_to(store)
-    comments = load_data(data.path)
-    floor = store.run(train_classical, config.classical, data)
-    scores: dict[str, list[tuple[float, float]]] = {
-        "classical floor": [figures(comments, answers(comments, floor.path))]
-    }
+    scores: Scores = {}
     for seed in arguments.seeds:
-        teacher = store.run(train_teacher, config.teacher.model_copy(update={"seed": seed}), data)
-        scores.setdefault("teacher alone", []).append(figures(comments, answers(comments, teacher.path)))
-        stored = {name: np.load(teacher.path / f"logits_{name}.npy", allow_pickle=False) for name in SPLITS}
-        scores.setdefault("ensemble", []).append(figures(comments, stored))
-        for name, settings in STUDENTS.items():
-            student = store.run(distil, DistilConfig(**settings, seed=seed), data, teacher)
-            scores.setdefault(name, []).append(figures(comments, answers(comments, student.path)))
+        for name, pair in of_seed(arguments.study, [*arguments.overrides, f"seed={seed}"]):
+            scores.setdefault(name, []).append(pair)
+            print(f"seed {seed}: {name}: {pair[0]:.4f} on validation, {pair[1]:.4f} on test", flush=True)
     show(scores)
     if arguments.json:
         arguments.json.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+
+
+def of_seed(study: Path, overrides: list[str]) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Each model's name, and its macro F1 on validation and test, of the study with these settings."""
+    config, prepared = checked(study, overrides, resume=False)
+    store = open_store(config.store_place)
+    bench = Workbench.open(config, prepared.add_to(store).key)
+    comments = load_data(bench.data.path)
+    yield "classical floor", figures(comments, answers(comments, bench.classical().path))
+    for generation, teacher in enumerate(bench.teachers()):
+        name = f", generation {generation}" if generation else ""
+        yield f"teacher{name}", figures(comments, answers(comments, teacher.path))
+        stored = {name: np.load(teacher.path / f"logits_{name}.npy", allow_pickle=False) for name in SPLITS}
+        yield f"ensemble{name}", figures(comments, stored)
+    for name, settings in STUDENTS.items():
+        student = store.run(distil, DistilConfig(**settings, seed=config.seed), bench.data, teacher)
+        yield name, figures(comments, answers(comments, student.path))
 
 
 TAUGHT: dict[str, Any] = {"method": "logit", "alpha": 0.9}
@@ -80,16 +87,15 @@ def figures(comments: Data, logits: dict[str, NDArray[np.float32]]) -> tuple[flo
 
 
 def show(scores: Scores) -> None:
-    """Each seed, and mean ± standard deviation; the gain is over the floor on test."""
-    floor = scores["classical floor"][0][1]
+    """Each seed, and mean ± standard deviation; the gain is over the floor of the same seed, on test."""
+    floor = np.array(scores["classical floor"])[:, 1]
     table = Table("model", "validation", "test", "over the floor on test", "test, seed by seed")
     for name, pairs in scores.items():
         validation, test = np.array(pairs).T
-        spread = f" ± {test.std(ddof=1):.4f}" if len(test) > 1 else ""
+        gain = test - floor
+        spread = f" ± {gain.std(ddof=1):.4f}" if len(gain) > 1 else ""
         each = ", ".join(f"{value:.4f}" for value in test)
-        table.add_row(
-            name, f"{validation.mean():.4f}", f"{test.mean():.4f}{spread}", f"{test.mean() - floor:+.4f}", each
-        )
+        table.add_row(name, f"{validation.mean():.4f}", f"{test.mean():.4f}", f"{gain.mean():+.4f}{spread}", each)
     Console(width=130).print(table)
 
 

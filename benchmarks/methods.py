@@ -30,7 +30,7 @@ from pipeline.prune import prune
 from pipeline.quantize import quantize
 from pipeline.storage import open_store
 from search.start import checked
-from search.trial import Workbench
+from search.workbench import Workbench
 
 NGRAM = {"method": "logit", "student": "ngram", "alpha": 0.9}
 NARROW = {"method": "logit", "width": 192}

@@ -28,7 +28,8 @@ from pipeline.storage import open_store
 from search.config import StudyConfig
 from search.space import Space
 from search.start import checked, with_absolute_paths
-from search.trial import Workbench, run_trial
+from search.trial import run_trial
+from search.workbench import Workbench
 
 QUANTIZATIONS = ("fp16", "int8_dynamic", "int4")
 PARTS = {"quantize": "quantizing", "predictions": "answering validation", "latency": "latency and memory"}

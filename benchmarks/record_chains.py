@@ -22,7 +22,8 @@ from search.config import StudyConfig
 from search.space import Space
 from search.start import checked
 from search.study_file import to_yaml
-from search.trial import Row, Workbench, reference_rows, run_trial
+from search.trial import Row, reference_rows, run_trial
+from search.workbench import Workbench
 
 
 class Enumeration:

@@ -122,7 +122,8 @@ def plain_search(
         import torch
 
         from pipeline.cache import Store
-        from search.trial import Workbench, objectives, run_trial
+        from search.trial import objectives, run_trial
+        from search.workbench import Workbench
 
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as own:

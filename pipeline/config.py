@@ -75,6 +75,8 @@ class TeacherConfig(TrainingConfig):
     """Folds of a stratified cross-validation reported beside the teacher; 0 for none."""
     ensemble: tuple[Literal["folds", "classical"], ...] = ()
     """Who teaches with the teacher, by the mean of the logits: the models of the folds, the classical floor."""
+    generations: int = Field(0, ge=0, le=10)
+    """How often the teacher is trained once more on what its ensemble says, and joins it: born-again teachers."""
     max_tokens: int = Field(96, ge=8, le=512)
     """Longest token sequence; longer comments are cut."""
     pooling: Literal["mean", "cls", "max"] = "mean"
@@ -133,6 +135,7 @@ class TeacherConfig(TrainingConfig):
 
     def key_fields(self) -> dict[str, Any]:
         fields = super().key_fields()
+        del fields["generations"]  # each is an artifact made from the one before
         scratch = self.model == "scratch"
         if not scratch and self.model_digest is not None:
             del fields["model"]

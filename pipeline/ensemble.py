@@ -13,6 +13,12 @@ from scipy.optimize import minimize_scalar
 Logits = NDArray[np.float32]
 Rows = NDArray[np.int64]
 SPLITS = ("train", "validation", "test")
+IN_SAMPLE = {
+    "train": "logits_train_in_sample.npy",
+    "validation": "logits_validation.npy",
+    "test": "logits_test.npy",
+}
+OUT_OF_FOLD = "logits_train_out_of_fold.npy"
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,15 @@ class Member:
     def save(self, folder: Path) -> None:
         """Write what later stages learn from, and the answers on test, which nothing learns from."""
         for split, logits in self.in_sample.items():
-            np.save(folder / f"logits_{split}{'_in_sample' if split == 'train' else ''}.npy", logits)
+            np.save(folder / IN_SAMPLE[split], logits)
         if self.out_of_fold is not None:
-            np.save(folder / "logits_train_out_of_fold.npy", self.out_of_fold)
+            np.save(folder / OUT_OF_FOLD, self.out_of_fold)
+
+    @classmethod
+    def load(cls, folder: Path) -> Member:
+        """What `save` wrote."""
+        outside = np.load(folder / OUT_OF_FOLD, allow_pickle=False) if (folder / OUT_OF_FOLD).exists() else None
+        return cls({split: np.load(folder / IN_SAMPLE[split], allow_pickle=False) for split in SPLITS}, outside)
 
     def scaled(self, factor: float) -> Member:
         """All logits times a factor."""

@@ -38,13 +38,7 @@ def train_teacher(config: TeacherConfig, folder: Path, data: Artifact) -> Notes:
     else:
         shutil.copyfile(Path(pretrained_folder(config.model)) / TOKENIZER, folder / TOKENIZER)
     tokenizer = load_tokenizer(folder / TOKENIZER, config.max_tokens)
-    examples = {
-        name: Examples(tokenise(tokenizer, split.texts), split.labels.astype(np.float32))
-        for name, split in comments.splits.items()
-    }
-    for name in TAUGHT:
-        examples[name].tokens.save(folder, name)
-
+    examples = examples_of_all(comments, tokenizer, folder)
     histories: list[History] = []
 
     def fit(inside: Rows | None = None, outside: Rows | None = None) -> tuple[TextClassifier, dict[str, Logits]]:
@@ -62,9 +56,25 @@ def train_teacher(config: TeacherConfig, folder: Path, data: Artifact) -> Notes:
     teaching = teaching_logits(config, comments, Member(logits), parts, lambda *rows: fit(*rows)[1])
     teaching.save(folder)
     of_folds = [{"fold": fold, **entry} for fold, one in enumerate(histories[1:], start=1) for entry in one]
+    return {"history": histories[0], "folds": of_folds, **teaching_notes(comments, teaching)}
+
+
+def examples_of_all(comments: Data, tokenizer: Tokenizer, folder: Path) -> dict[str, Examples]:
+    """The comments of each split, tokenised; leaves the tokens of those that later stages train on in the folder."""
+    examples = {
+        name: Examples(tokenise(tokenizer, split.texts), split.labels.astype(np.float32))
+        for name, split in comments.splits.items()
+    }
+    for name in TAUGHT:
+        examples[name].tokens.save(folder, name)
+    return examples
+
+
+def teaching_notes(comments: Data, teaching: Member) -> Notes:
+    """How good those are that teach: macro F1 on validation, with a threshold tuned for each label there."""
     truth, probabilities = comments.validation.labels, sigmoid(teaching.in_sample["validation"])
-    macro = f1_macro(truth, (probabilities >= best_label_thresholds(truth, probabilities)).astype(np.int8))
-    return {"history": histories[0], "folds": of_folds, "teaching_f1_macro": macro}
+    predicted = (probabilities >= best_label_thresholds(truth, probabilities)).astype(np.int8)
+    return {"teaching_f1_macro": f1_macro(truth, predicted)}
 
 
 def teaching_logits(
@@ -102,13 +112,14 @@ def build(config: TeacherConfig, labels: int, tokenizer: Tokenizer) -> TextClass
     else:
         folder = pretrained_folder(config.model)
         model = build_pretrained(folder, labels, config.pooling, config.dropout, config.encoder_dropout)
-    if config.frozen_layers:
-        freeze(model, config.frozen_layers)
+    freeze(model, config.frozen_layers)
     return model
 
 
 def freeze(model: TextClassifier, layers: int) -> None:
-    """Keep the embeddings and the lowest `layers` layers as they are."""
+    """Keep the embeddings and the lowest `layers` layers as they are; 0 trains all."""
+    if not layers:
+        return
     blocks = encoder_layers(model)
     trained = {id(parameter) for block in blocks[layers:] for parameter in block.parameters()}
     for parameter in model.encoder.parameters():

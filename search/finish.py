@@ -19,7 +19,8 @@ from evaluation.flips import label_flips
 from evaluation.noise import macro_f1_draws, may_compete, within_noise
 from pipeline.artifact import Artifact
 from pipeline.data import load_data
-from search.trial import Row, Workbench, find_model
+from search.trial import Row, find_model
+from search.workbench import Workbench
 
 TEST = "test_"
 SPLITS: tuple[SplitName, ...] = ("validation", "test")

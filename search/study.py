@@ -118,7 +118,7 @@ class StudyRun:
             study.set_user_attr(REFERENCE_CURVES, reference_curves(notes))
             study.set_user_attr(TEACHER_THREADS, self.cpus)
             study.set_user_attr(REFERENCES, rows)
-            if self.config.teacher.ensemble:
+            if self.config.teacher.ensemble or self.config.teacher.generations:
                 self._say(f"macro F1 on validation of the ensemble that teaches: {notes['teaching_f1_macro']:.4f}")
         teacher, floor = (row["f1_macro"] for row in study.user_attrs[REFERENCES])
         self._say(f"macro F1 on validation: teacher {teacher:.4f}, classical floor {floor:.4f}")

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from cluster.nodes import node_name
-from evaluation.evaluator import CompressionEvaluator, LatencyConfig
-from evaluation.safety import ROUNDING, SafetyLimits
+from evaluation.evaluator import CompressionEvaluator
+from evaluation.safety import ROUNDING
 from pipeline.artifact import Artifact
 from pipeline.cache import Store
-from pipeline.classical import train_classical
 from pipeline.distil import distil
 from pipeline.prune import prune
 from pipeline.quantize import quantize
-from pipeline.storage import open_store
 from pipeline.study_results import STORED_AS
-from pipeline.teacher import train_teacher
 from search.config import StudyConfig
 from search.shared_models import fetching, with_digest
 from search.space import Space, flat_settings
+from search.workbench import Workbench
 
 Row = dict[str, Any]
 Curve = dict[str, Any]
@@ -36,81 +32,6 @@ ROW_STAGES = {stored: stage for stage, stored in STORED_AS.items()}
 PARAMS = "params"
 """What a row may be sent to a worker with, beside its columns: its trial's settings."""
 DROPS = ("f1_drop", "critical_f1_drop", "critical_recall_drop")
-
-
-@dataclass(frozen=True)
-class Workbench:
-    """What every trial of a study works with on its node."""
-
-    config: StudyConfig
-    store: Store
-    data: Artifact
-    teacher_threads: int | None = None
-    """Threads that the study's teacher was trained with. Sums depend on them: a teacher that has to be built again,
-    as it was damaged, shall be the same to the bit. None leaves them as they are."""
-
-    @classmethod
-    def open(cls, config: StudyConfig, data_key: str, kind: Callable[..., Store] = Store) -> Workbench:
-        """Find the study's data in its store, which is of this kind.
-
-        Raises:
-            FileNotFoundError: this node does not see the store that the study was prepared in.
-        """
-        store = open_store(config.store_place, kind)
-        data = store.find("data", data_key)
-        if data is None:
-            raise FileNotFoundError(
-                f"{store.root}: no data {data_key[:12]}; does this node see the folder of `storage`?"
-            )
-        return cls(config, store, data)
-
-    def evaluator(self, teacher: Artifact) -> CompressionEvaluator:
-        """The study's rules of measuring, against this teacher."""
-        return CompressionEvaluator(
-            store=self.store,
-            data=self.data,
-            teacher=teacher,
-            limits=safety_limits(self.config),
-            priorities=self.config.priorities or None,
-            tradeoff_weights=self.config.tradeoff_weights,
-            latency=LatencyConfig(**self.config.measure.model_dump()),
-            bootstrap_rounds=self.config.safety.rounds,
-            hold_critical_recall=self.config.safety.hold_critical_recall,
-        )
-
-    def teacher(self) -> Artifact:
-        """The study's teacher, trained once."""
-        with computing_with(self.teacher_threads):
-            return self.store.run(fetching(self.store, train_teacher), self.config.teacher, self.data)
-
-    def classical(self) -> Artifact:
-        """The classical floor, fitted once."""
-        return self.store.run(train_classical, self.config.classical, self.data)
-
-
-@contextmanager
-def computing_with(threads: int | None) -> Iterator[None]:
-    """PyTorch computes with so many threads in the block, and as before after it; None changes nothing."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def safety_limits(config: StudyConfig) -> SafetyLimits:
-    """The study's limits on what may be lost against the teacher."""
-    safety = config.safety
-    return SafetyLimits(
-        critical_label=config.critical_label,
-        max_f1_drop=safety.max_f1_drop,
-        max_critical_f1_drop=safety.max_critical_f1_drop,
-        max_critical_recall_drop=safety.max_critical_recall_drop,
-        confidence=safety.confidence,
-    )
 
 
 def run_trial(bench: Workbench, params: Mapping[str, Any], report: Report) -> list[Row]:
@@ -177,7 +98,7 @@ def measure(evaluator: CompressionEvaluator, stage: str, model: Artifact, settin
     return {
         "stage": stage,
         "model_key": model.key,
-        "parent_key": model.parent_key,
+        "parent_key": None if stage == "baseline" else model.parent_key,  # a born-again one has earlier ones in no row
         "status": "ok",
         "error": None,
         "cache_hit": model.cache_hit,

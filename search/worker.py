@@ -19,7 +19,8 @@ from pipeline.cache import Store
 from search.config import ResourcesConfig, StudyConfig
 from search.faults import MAY_PASS, error_text, may_pass, pause_seconds
 from search.optuna_study import CURVES, ERROR, ROWS, ROWS_SO_FAR
-from search.trial import Curve, Row, Workbench, curves, objectives, reference_rows, run_trial
+from search.trial import Curve, Row, curves, objectives, reference_rows, run_trial
+from search.workbench import Workbench
 
 TrialFunction = Callable[[Workbench, Mapping[str, Any], Callable[[str, Row | None], None]], list[Row]]
 

@@ -18,7 +18,8 @@ from pipeline.runtime import load_classifier
 from search import finish
 from search.finish import SPLITS, flips_of, front_within_noise
 from search.study_file import study_from
-from search.trial import PARAMS, Row, Workbench, find_model, reference_rows, run_trial
+from search.trial import PARAMS, Row, find_model, reference_rows, run_trial
+from search.workbench import Workbench
 
 TINY: dict[str, Any] = {
     "study": "tiny",

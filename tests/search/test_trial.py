@@ -17,7 +17,8 @@ from pipeline.data import load_data, prepare
 from pipeline.runtime import load_classifier, sigmoid
 from search.config import StudyConfig
 from search.study_file import study_from
-from search.trial import Row, Workbench, constraints, far_from_safe, find_model, objectives, reference_rows, run_trial
+from search.trial import Row, constraints, far_from_safe, find_model, objectives, reference_rows, run_trial
+from search.workbench import Workbench
 
 TINY: dict[str, Any] = {
     "study": "tiny",
@@ -71,6 +72,18 @@ def test_a_chain_of_nones_gives_the_teacher(bench: Workbench) -> None:
     assert settings_in(row) == {}
     assert (row["speedup_factor"], row["size_compression_ratio"], row["f1_drop"]) == (1.0, 1.0, 0.0)
     assert told == [(stage, None) for stage in STAGES]
+
+
+def test_the_last_generation_is_the_teacher_of_the_chain(bench: Workbench) -> None:
+    raw = {**TINY, "teacher": {**TINY["teacher"], "generations": 2}, "results_dir": bench.config.results_dir}
+    again = Workbench(study_from(raw), bench.store, bench.data)
+    generations = list(again.teachers())
+    assert [one.parent_key for one in generations] == [None, generations[0].key, generations[1].key]
+    assert generations[0].key == bench.teacher().key and generations[-1].key == again.teacher().key
+    teacher, _ = reference_rows(again, lambda stage, row: None)
+    assert (teacher["model_key"], teacher["parent_key"]) == (again.teacher().key, None)
+    [row], _ = run(again, **{"quantize.method": "int8_dynamic"})
+    assert row["parent_key"] == again.teacher().key
 
 
 def test_the_whole_chain(bench: Workbench) -> None:
