@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from pipeline.cache import Store
 from pipeline.data import load_data
 from pipeline.deployed import altered_files, load_deployed
 from pipeline.export import main
@@ -287,11 +288,17 @@ def test_the_comparison_counts_labels_and_differences(exported, tiny_study, tiny
     assert not compare(folder, texts, expected + 2e-4).equal
 
 
-def test_answers_never_given_on_test_come_from_the_store_s_own_model(tiny_study, tiny_store, tiny_data, tiny_comments):
+def test_answers_never_given_on_test_come_from_the_store_s_own_model(
+    tiny_study, tiny_store, tiny_data, tiny_comments, tmp_path
+):
     model = tiny_study.models["wanda"]
-    assert stored_logits(tiny_store, tiny_data.key, model.key, "test") is None
-    assert stored_logits(tiny_store, tiny_data.key, tiny_study.models["int8"].key, "test") is not None
-    answers = answers_of_study(tiny_store, tiny_data, load_data(tiny_data.path), model)
+    shutil.copytree(tiny_store.root, tmp_path / "store")  # other tests may have asked it on test
+    store = Store(tmp_path / "store")
+    for answered in list(store.made_from("predictions", model.key)):
+        shutil.rmtree(answered.path)
+    assert stored_logits(store, tiny_data.key, model.key, "test") is None
+    assert stored_logits(store, tiny_data.key, tiny_study.models["int8"].key, "test") is not None
+    answers = answers_of_study(store, tiny_data, load_data(tiny_data.path), model)
     expected = expit(load_classifier(model.path).predict_logits(tiny_comments.test.texts).astype(float))
     np.testing.assert_allclose(answers["test"], expected, atol=1e-6)
 
