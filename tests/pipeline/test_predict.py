@@ -197,7 +197,8 @@ def test_a_reader_that_has_enough_ends_it_quietly(ngram_folder, tmp_path):
 
 def test_an_interrupt_ends_it_with_130(ngram_folder):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command(ngram_folder), cwd=ROOT, **pipes) as process:
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # who runs tests may ignore it
+    with subprocess.Popen(command(ngram_folder), cwd=ROOT, **pipes, **heard) as process:
         for _ in range(2):  # the second is read when the first has been answered and counted
             process.stdin.write(b"a\n")
             process.stdin.flush()
