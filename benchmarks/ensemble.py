@@ -24,6 +24,7 @@ from rich.table import Table
 from pipeline.config import DistilConfig
 from pipeline.data import Data, load_data
 from pipeline.distil import distil
+from pipeline.ensemble import Member
 from pipeline.runtime import load_classifier, sigmoid
 from pipeline.storage import open_store
 from pipeline.thresholds import best_label_thresholds, f1_macro
@@ -56,12 +57,11 @@ def of_seed(study: Path, overrides: list[str]) -> Iterator[tuple[str, tuple[floa
     comments = load_data(bench.data.path)
     yield "classical floor", figures(comments, answers(comments, bench.classical().path))
     for generation, teacher in enumerate(bench.teachers()):
-        name = f", generation {generation}" if generation else ""
-        yield f"teacher{name}", figures(comments, answers(comments, teacher.path))
-        stored = {name: np.load(teacher.path / f"logits_{name}.npy", allow_pickle=False) for name in SPLITS}
-        yield f"ensemble{name}", figures(comments, stored)
+        which = f", generation {generation}" if generation else ""
+        yield f"teacher{which}", figures(comments, answers(comments, teacher.path))
+        yield f"ensemble{which}", figures(comments, Member.load(teacher.path).in_sample)
     for name, settings in STUDENTS.items():
-        student = store.run(distil, DistilConfig(**settings, seed=config.seed), bench.data, teacher)
+        student = store.run(distil, DistilConfig(**settings, seed=config.seed), bench.data, bench.teacher())
         yield name, figures(comments, answers(comments, student.path))
 
 

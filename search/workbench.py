@@ -60,15 +60,16 @@ class Workbench:
 
     def teacher(self) -> Artifact:
         """The study's teacher, of its last generation, trained once."""
-        *_, last = self.teachers()
-        return last
+        return self.teachers()[-1]
 
-    def teachers(self) -> Iterator[Artifact]:
+    def teachers(self) -> list[Artifact]:
         """The teacher as it is fine-tuned, then each born-again generation."""
+        config = self.config.teacher
         with computing_with(self.teacher_threads):
-            yield (teacher := self.store.run(fetching(self.store, train_teacher), self.config.teacher, self.data))
-            for _ in range(self.config.teacher.generations):
-                yield (teacher := self.store.run(train_born_again, self.config.teacher, self.data, teacher))
+            found = [self.store.run(fetching(self.store, train_teacher), config, self.data)]
+            for _ in range(config.generations):
+                found.append(self.store.run(train_born_again, config, self.data, found[-1]))
+        return found
 
     def classical(self) -> Artifact:
         """The classical floor, fitted once."""

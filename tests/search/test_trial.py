@@ -77,7 +77,7 @@ def test_a_chain_of_nones_gives_the_teacher(bench: Workbench) -> None:
 def test_the_last_generation_is_the_teacher_of_the_chain(bench: Workbench) -> None:
     raw = {**TINY, "teacher": {**TINY["teacher"], "generations": 2}, "results_dir": bench.config.results_dir}
     again = Workbench(study_from(raw), bench.store, bench.data)
-    generations = list(again.teachers())
+    generations = again.teachers()
     assert [one.parent_key for one in generations] == [None, generations[0].key, generations[1].key]
     assert generations[0].key == bench.teacher().key and generations[-1].key == again.teacher().key
     teacher, _ = reference_rows(again, lambda stage, row: None)
