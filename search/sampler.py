@@ -58,7 +58,13 @@ def study_sampler(config: StudyConfig) -> BaseSampler:
 
     outcomes = StudyOutcomes(config)
     return StageTreeSampler(
-        Space(config).suggest, tuple(STAGES), outcomes, seed=config.seed, startup_trials=0, expected=outcomes.expected
+        Space(config).suggest,
+        tuple(STAGES),
+        outcomes,
+        seed=config.seed,
+        startup_trials=0,
+        expected=outcomes.expected,
+        without={stage: {f"{stage}.method": "none"} for stage in STAGES},
     )
 
 

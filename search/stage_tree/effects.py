@@ -46,7 +46,9 @@ class Effects:
         self.count += 1
 
     def sample(self, features: Sequence[Features], generator: np.random.Generator, beliefs: int = 1) -> FloatArray:
-        """What `beliefs` draws from the posterior say of these observations.
+        """What `beliefs` draws from the posterior predict of these observations, their own luck included.
+
+        A model may turn out better than its settings: what cannot be foreseen counts for what is worth trying.
 
         Args:
             features: of n observations.
@@ -54,7 +56,7 @@ class Effects:
             beliefs: number of draws.
 
         Returns:
-            shape [beliefs, n, targets]; without the observations' own noise.
+            shape [beliefs, n, targets].
         """
         rows = self._rows(features)
         factor = cho_factor(self._precision, lower=True)
@@ -65,7 +67,8 @@ class Effects:
         standard = generator.standard_normal((len(mean), beliefs * len(self._scales)))
         spread = solve_triangular(factor[0], standard, lower=True, trans="T").reshape(len(mean), beliefs, -1)
         weights = mean + spread.transpose(1, 0, 2) * np.sqrt(noise)
-        return np.asarray(rows @ weights * self._scales, dtype=np.float64)
+        luck = generator.standard_normal((beliefs, len(rows), len(self._scales))) * np.sqrt(noise)
+        return np.asarray((rows @ weights + luck) * self._scales, dtype=np.float64)
 
     def _rows(self, features: Sequence[Features]) -> FloatArray:
         """Design matrix [n, room], after making room for new names."""

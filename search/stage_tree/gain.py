@@ -46,15 +46,23 @@ class FrontGain:
             self._points = fresh[:POINTS] if len(fresh) else self._points
         return True
 
-    def of(self, losses: FloatArray) -> FloatArray:
+    def of(self, losses: FloatArray, running: FloatArray | None = None) -> FloatArray:
         """Gain of each model, or of several models of one chain together.
 
         Args:
-            losses: shape [..., models, m]; NaN or infinite for a model that does not count.
+            losses: shape [beliefs, chains, models, m]; NaN or infinite for a model that does not count.
+            running: of chains that others are at, [beliefs, any, models, m]: what they dominate is gained already.
 
         Returns:
-            shape [...], the share of the undominated points that are newly dominated.
+            shape [beliefs, chains], the share of the undominated points that are newly dominated.
         """
+        found = self._dominated(losses)
+        if running is not None and running.size:
+            found &= ~self._dominated(running).any(axis=-2, keepdims=True)
+        return np.asarray(found.sum(axis=-1) / max(len(self._points), 1), dtype=np.float64)
+
+    def _dominated(self, losses: FloatArray) -> npt.NDArray[np.bool_]:
+        """Points that one of a chain's models dominates, [..., chains, points]."""
         counts = (losses < self._reference).all(axis=-1)  # no other dominates a point
         models = losses[counts]
         dominated = np.ones((len(models), len(self._points)), dtype=np.bool_)
@@ -62,7 +70,7 @@ class FrontGain:
             dominated &= models[:, target, None] <= points
         found = np.zeros((*counts.shape, len(self._points)), dtype=np.bool_)
         found[counts] = dominated
-        return np.asarray(found.any(axis=-2).sum(axis=-1) / max(len(self._points), 1), dtype=np.float64)
+        return np.asarray(found.any(axis=-2), dtype=np.bool_)
 
     def _draw(self, count: int) -> FloatArray:
         return self._generator.uniform(self._ideal, self._reference, (count, len(self._reference)))

@@ -12,7 +12,7 @@ beliefs, as in expected hypervolume improvement (Emmerich et al. 2011, doi:10.11
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -58,6 +58,7 @@ class StageTreeSampler(IndependentSampler):
         seed: int,
         startup_trials: int = 4,
         expected: Expecting | None = None,
+        without: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Take the define-by-run space, the stages in their order, and how a trial's outcomes are read.
 
@@ -68,10 +69,12 @@ class StageTreeSampler(IndependentSampler):
             seed: with one worker, equal seeds give equal suggestions.
             startup_trials: chains drawn at random before the first prediction.
             expected: what is known of the stages beforehand; what is learnt is how they differ from it.
+            without: by stage, the settings that leave it out; a chain can then be begun, and its rest decided later.
         """
         self._space, self._stages, self._outcomes = space, tuple(stages), outcomes
         self._seed, self._startup = seed, startup_trials
         self._generator = np.random.default_rng(seed)
+        self._without = without or {}
         self.tree = StageTree(self._stages, seed, expected)
         self._root: StageOutcome | None = None
         self._ended = 0
@@ -136,10 +139,14 @@ class StageTreeSampler(IndependentSampler):
             return self._drawn()
         suggestions = min(1 + int(self._ended * SUGGESTIONS_PER_TRIAL), MOST_SUGGESTIONS)
         with self._libraries.limit(limits=1, user_api="blas"):  # small matrices: more threads only wait for another
-            worth = self.tree.gain_per_second(candidates, self._generator, BELIEFS)
+            prospects = self.tree.prospects(candidates, self._generator, BELIEFS)
+        worth, better_begun = prospects.per_second, prospects.better_begun
         one_by_one = np.argsort(-worth, axis=1, kind="stable").T.ravel().tolist()
         best_first = [int(worth.mean(axis=0).argmax()), *one_by_one]
-        best, *others = [candidates[index] for index in islice(dict.fromkeys(best_first), suggestions)]
+        best, *others = [
+            self._begun(candidates[index]) if better_begun[index] else candidates[index]
+            for index in islice(dict.fromkeys(best_first), suggestions)
+        ]
         self._queue.extend(others)
         return best
 
@@ -154,6 +161,16 @@ class StageTreeSampler(IndependentSampler):
                 below = {name: value for (name, value), keep in zip(below.items(), kept, strict=True) if keep}
             chains.append(self._drawn(below))
         return chains
+
+    def _begun(self, chain: Chain) -> Chain:
+        """The chain up to its first missing stage, if the space can leave the rest out; else all of it."""
+        first = self.tree.first_missing(chain)
+        rest: dict[str, Any] = {}
+        for stage in self._stages[first + 1 :]:
+            rest |= self._without.get(stage, {})
+        short = self._drawn(dict(chain.prefixes[first]) | rest)
+        fits = short.prefixes[first] == chain.prefixes[first] and rest.items() <= dict(short.prefixes[-1]).items()
+        return short if fits and self.tree.is_new(short) else chain
 
     def _drawn(self, given: Any = None) -> Chain:
         settings = {plain(name): value for name, value in (given or {}).items()}

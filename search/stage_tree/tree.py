@@ -12,6 +12,7 @@ import numpy as np
 from search.stage_tree.chains import Chain, Prefix
 from search.stage_tree.effects import Effects, Features, FloatArray
 from search.stage_tree.gain import FrontGain
+from search.stage_tree.prospects import Prospects
 
 EFFECT_SCALES, LEFT_SCALES = (0.03, 0.4, 0.4, 0.05, 0.5), (0.03, 0.15, 0.15, 0.05, 0.2)
 """A typical effect of one setting on the three losses, the excess over the safety limits, and log10 seconds: where
@@ -21,7 +22,8 @@ F1_BELOW, F1_ABOVE, ORDERS = 0.05, 0.05, 2.0
 """The box of the hypervolume: F1 from this much below the root to this much above, two orders in size and latency."""
 OVERHEAD_SECONDS = 2.0
 """Of each new model beside its stage: answering, measuring, reporting."""
-SHORTEST_SECONDS = 0.1
+MOST_RUNNING = 128
+"""Running trials whose models are predicted beside the candidates'."""
 
 
 Expecting = Callable[[Chain], Mapping[str, FloatArray]]
@@ -115,18 +117,55 @@ class StageTree:
         missing = next((prefix for prefix in chain.prefixes if prefix not in self._nodes), None)
         return missing is None or self._building[missing] == 0
 
+    def first_missing(self, chain: Chain) -> int:
+        """Index of the first stage whose model does not exist; of the last one if all do."""
+        missing = (index for index, prefix in enumerate(chain.prefixes) if prefix not in self._nodes)
+        return next(missing, len(self._stages) - 1)
+
     def random_prefix(self, generator: np.random.Generator, near_front: bool) -> dict[str, Any]:
         """Settings that lead to a model that exists; of the front's chains alone if there are any and it is asked."""
         choices = self._near_front if near_front and self._near_front else self._open
         return dict(choices[int(generator.integers(len(choices)))]) if choices else {}
 
-    def gain_per_second(self, chains: Sequence[Chain], generator: np.random.Generator, beliefs: int) -> FloatArray:
-        """Expected hypervolume a second of each chain under each of several beliefs, shape [beliefs, chains]."""
+    def prospects(self, chains: Sequence[Chain], generator: np.random.Generator, beliefs: int) -> Prospects:
+        """What chains promise under several beliefs; random before the root is known.
+
+        What running trials should bring under the same belief counts as gained already.
+        """
         if self._root is None or self._gain is None:
-            return np.asarray(generator.random((beliefs, len(chains))), dtype=np.float64)
+            gain, second = generator.random((beliefs, len(chains))), np.ones((beliefs, len(chains)))
+            return Prospects(gain, second, gain, second)
+        losses, seconds, works = self._predict(self._root, [*chains, *self._running(generator)], generator, beliefs)
+        running, losses = losses[:, len(chains) :], losses[:, : len(chains)]
+        seconds, works = seconds[:, : len(chains)], works[:, : len(chains)]
+        # Where nothing seems to gain, the cheapest chain with a safe model is tried: it teaches something for little.
+        safe = np.isfinite(losses).any(axis=(-1, -2))
+        gain = (self._gain.of(losses, running) + 1e-9 * safe + 1e-12) * works
+        later = np.arange(len(self._stages)) > np.array([self.first_missing(chain) for chain in chains])[:, None]
+        begun = np.where(later[:, :, None], np.inf, losses)
+        return Prospects(
+            gain,
+            seconds.sum(axis=-1),
+            self._gain.of(begun, running) * works,
+            np.where(later, 0.0, seconds).sum(axis=-1),
+        )
+
+    def _running(self, generator: np.random.Generator) -> list[Chain]:
+        """Chains that trials are at; some of them at random where they are many."""
+        chains = list(self._begun.values())
+        if len(chains) <= MOST_RUNNING:
+            return chains
+        return [chains[index] for index in generator.choice(len(chains), MOST_RUNNING, replace=False)]
+
+    def _predict(
+        self, root: _Node, chains: Sequence[Chain], generator: np.random.Generator, beliefs: int
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Losses of each stage's model [beliefs, chains, stages, 3], infinite for one that exists, is left out or is
+        infeasible; seconds of each stage [beliefs, chains, stages]; probability that all work [beliefs, chains].
+        """
         shape = (beliefs, len(chains), len(self._stages))
         losses, seconds, works = np.full((*shape, 3), np.inf), np.zeros(shape), np.ones(shape)
-        values = np.tile(np.append(self._root.losses, self._root.excess), (beliefs, len(chains), 1))
+        values = np.tile(np.append(root.losses, root.excess), (beliefs, len(chains), 1))
         expected = [self._expected(chain) for chain in chains]
         for index, stage in enumerate(self._stages):
             new = []
@@ -145,10 +184,7 @@ class StageTree:
             losses[:, new, index] = np.where(values[:, new, 3:] <= 0.0, values[:, new, :3], np.inf)
             seconds[:, new, index] = 10.0 ** np.clip(effect[..., 4], -1.0, 5.0)
             works[:, new, index] = np.where(failing > 0.5, 0.0, 1.0 - np.clip(failing, 0.0, 1.0))
-        # Where nothing seems to gain, the cheapest chain with a safe model is tried: it teaches something for little.
-        safe = np.isfinite(losses).any(axis=(-1, -2))
-        gain = (self._gain.of(losses) + 1e-9 * safe + 1e-12) * works.prod(axis=-1)
-        return np.asarray(gain / np.maximum(seconds.sum(axis=-1), SHORTEST_SECONDS), dtype=np.float64)
+        return losses, seconds, works.prod(axis=-1)
 
     def _learn(
         self, stage: str, features: Features, parent: _Node | None, outcome: StageOutcome, expected: FloatArray

@@ -12,7 +12,7 @@ def observations(count: int, seed: int) -> tuple[list[dict[str, float]], np.ndar
     return features, truth + generator.normal(size=truth.shape) * [0.01, 0.1]
 
 
-def test_draws_have_the_mean_and_the_spread_of_the_posterior() -> None:
+def test_draws_have_the_mean_and_the_spread_of_the_posterior_prediction() -> None:
     features, values = observations(12, 0)
     effects = Effects((0.1, 2.0))
     for one, value in zip(features, values, strict=True):
@@ -29,7 +29,7 @@ def test_draws_have_the_mean_and_the_spread_of_the_posterior() -> None:
         mean = covariance @ design.T @ y
         rest = PRIOR_SCALE + (y @ y - mean @ design.T @ y) / 2
         shape = PRIOR_SHAPE + len(y) / 2
-        spread = np.sqrt(np.diag(rows @ covariance @ rows.T) * rest / (shape - 1)) * scale
+        spread = np.sqrt((1 + np.diag(rows @ covariance @ rows.T)) * rest / (shape - 1)) * scale
         np.testing.assert_allclose(drawn[..., target].mean(axis=0), rows @ mean * scale, atol=5 * spread.max() / 141)
         np.testing.assert_allclose(drawn[..., target].std(axis=0), spread, rtol=0.05)
 

@@ -77,13 +77,13 @@ def test_what_is_measured_outweighs_what_was_expected() -> None:
     tree = StageTree(("s",), 0, guess)
     tree.plant(StageOutcome((-0.8, 2.0, 0.0), -0.03))
     news = [draw_chain(space, ("s",), generator) for _ in range(40)]
-    before = tree.gain_per_second(news, generator, 8).mean()
+    before = tree.prospects(news, generator, 8).per_second.mean()
     for number in range(30):
         chain = draw_chain(space, ("s",), generator)
         tree.begin(number, chain)
         tree.end(number, chain, [StageOutcome((-0.8, 1.7, -0.01), -0.03, 10.0)])
     assert before > 0
-    assert np.median(tree.gain_per_second(news, generator, 8)) < before  # the front has what they bring
+    assert np.median(tree.prospects(news, generator, 8).per_second) < before  # the front has what they bring
     effects = tree._effects["s"].sample([chain.features("s") for chain in news], generator, 8)
     learnt = (effects + guess(news[0])["s"]).mean(axis=(0, 1))
     np.testing.assert_allclose(learnt[[1, 4]], [-0.3, np.log10(12)], atol=0.1)

@@ -35,6 +35,17 @@ def test_models_of_a_chain_count_together_and_once() -> None:
     assert several.shape == (2, 2) and several[0, 0] == several[1, 1] == together
 
 
+def test_what_running_chains_should_dominate_is_gained_already() -> None:
+    gain = FrontGain(REFERENCE, IDEAL, 0)
+    model, better, other = [0.5, 0.5, 0.5], [0.4, 0.4, 0.4], [0.9, 0.2, 0.5]
+    beliefs = np.array([[[model]], [[model]], [[model]]])
+    running = np.array([[[better], [other]], [[other], [other]], [[[np.inf] * 3]] * 2])
+    alone, beside = gain.of(beliefs)[0, 0], gain.of(np.array([[[other]]]))[0, 0]
+    both = gain.of(np.array([[[model, other]]]))[0, 0]
+    np.testing.assert_allclose(gain.of(beliefs, running)[:, 0], [0.0, both - beside, alone])
+    np.testing.assert_array_equal(gain.of(beliefs, np.empty((3, 0, 1, 3))), gain.of(beliefs))
+
+
 def test_what_is_dominated_or_outside_does_not_join_the_front() -> None:
     gain = FrontGain(REFERENCE, IDEAL, 0)
     assert gain.add([0.5, 0.5, 0.5]) and not gain.add([0.5, 0.6, 0.5]) and not gain.add([1.0, 0.1, 0.1])
