@@ -6,7 +6,10 @@ times. What each would give is predicted from the effects of the settings seen s
 measured figures of the longest prefix that exists; what it would cost, from the measured seconds of the stages that are
 still to be run. The chain with the largest expected gain in hypervolume per second is suggested: the mean over draws of
 beliefs, as in expected hypervolume improvement (Emmerich et al. 2011, doi:10.1109/CEC.2011.5949880), by the second
-(Snoek et al. 2012, arXiv:1206.2944). Where a round suggests several chains, the others are best by single beliefs.
+(Snoek et al. 2012, arXiv:1206.2944). What running trials should bring under the same belief counts as gained already
+(Daulton et al. 2020, arXiv:2006.05078). Where a round suggests several chains, the others are best by single beliefs.
+A chain whose later stages are dear and pay seldom is begun only, and gone on with if its student deserves it
+(`prospects.py`).
 """
 
 from __future__ import annotations

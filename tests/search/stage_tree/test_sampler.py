@@ -147,6 +147,42 @@ def test_trials_asked_for_together_do_not_seek_the_same(monkeypatch: pytest.Monk
     assert np.mean(mindful) > np.mean(blind)
 
 
+WITHOUT = {stage: {f"{stage}.method": "none"} for stage in STAGES}
+
+
+def applied(params: dict[str, Any]) -> list[str]:
+    return [stage for stage in STAGES if params[f"{stage}.method"] != "none"]
+
+
+def test_a_dear_rest_is_put_off_until_the_student_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begun_alone(of_rest: float) -> int:
+        monkeypatch.setitem(SECONDS, "prune", of_rest)
+        monkeypatch.setitem(SECONDS, "quantize", of_rest)
+        runs = [StageTreeSampler(space, STAGES, Reading(), seed=seed, without=WITHOUT) for seed in range(6)]
+        asked = [params for sampler in runs for params in search(sampler, 30)[0][4:]]
+        return sum(applied(params) == ["distil"] for params in asked)
+
+    assert begun_alone(100.0) > 2 * begun_alone(0.5)
+
+
+def test_where_nothing_can_be_left_out_chains_are_run_whole() -> None:
+    def always(trial: Any) -> dict[str, Any]:
+        params = {"distil.method": trial.suggest_categorical("distil.method", ["logit"])}
+        params["distil.layers"] = trial.suggest_int("distil.layers", 1, 6)
+        params["distil.alpha"] = trial.suggest_float("distil.alpha", 0.1, 0.9, step=0.2)
+        params["prune.method"] = trial.suggest_categorical("prune.method", ["structured"])
+        params["prune.ratio"] = trial.suggest_float("prune.ratio", 0.1, 0.7, step=0.1)
+        params["quantize.method"] = trial.suggest_categorical("quantize.method", ["fp16", "int8"])
+        return params
+
+    study = study_with(StageTreeSampler(always, STAGES, Reading(), seed=0, without=WITHOUT))
+    for _ in range(30):
+        trial = study.ask()
+        params = always(trial)
+        assert len(applied(params)) == 3
+        study.tell(trial, world(params)[-1].losses)
+
+
 def test_equal_seeds_suggest_the_same_and_other_seeds_others() -> None:
     runs = [search(tree_sampler(seed), 25)[0] for seed in (0, 0, 1)]
     assert runs[0] == runs[1] != runs[2]
