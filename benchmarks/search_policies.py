@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -158,7 +159,7 @@ def main() -> None:
         (sampler, reuse, workers, seed)
         for workers in arguments.workers
         for sampler, reuse in POLICIES
-        if sampler in arguments.samplers
+        if sampler in arguments.samplers and (reuse or not arguments.reuse_only)
         for seed in range(arguments.seeds)
     ]
     search = partial(one_run, arguments.table, arguments.trials, arguments.budget)
@@ -184,17 +185,22 @@ def show(rows: list[dict[str, Any]]) -> None:
         table = PrintedTable("sampler", "reuse", "cost to 95 %, s [quartiles]", "times ours", "reached", "utilisation")
         table.title = f"{workers} worker{'s' if workers > 1 else ''}"
         members = [row for row in rows if row["workers"] == workers]
-        ours = next(row["cost_median"] for row in members if row["sampler"] == "stage_tree")
+        ours = next((row["cost_median"] for row in members if row["sampler"] == "stage_tree"), math.nan)
         for row in sorted(members, key=lambda row: row["cost_median"]):
             table.add_row(
                 row["sampler"],
                 "yes" if row["reuse"] else "no",
-                f"{row['cost_median']:,.0f} [{row['cost_low']:,.0f}, {row['cost_high']:,.0f}]",
-                f"{row['cost_median'] / ours:.2f}",
+                f"{spelled(row['cost_median'])} [{spelled(row['cost_low'])}, {spelled(row['cost_high'])}]",
+                spelled(row["cost_median"] / ours, ".2f"),
                 f"{row['reached']:.0%}",
                 f"{row['utilisation']:.1%}",
             )
         Console(width=110).print(table)
+
+
+def spelled(number: float, form: str = ",.0f") -> str:
+    """A number as it is printed; a cost is infinite where the search ended before."""
+    return "not reached" if math.isinf(number) else format(number, form)
 
 
 def parsed() -> argparse.Namespace:
@@ -204,6 +210,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 1000])
     parser.add_argument("--samplers", nargs="+", default=["stage_tree", "tpe", "nsgaii", "gp", "random"])
+    parser.add_argument("--reuse-only", action="store_true", help="leave out the policies without reuse of models")
     parser.add_argument("--trials", type=int, default=400, help="most trials of a search")
     parser.add_argument("--budget", type=float, default=60_000.0, help="most computing seconds of a search")
     parser.add_argument("--processes", type=int, default=2)
