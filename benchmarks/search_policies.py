@@ -185,13 +185,13 @@ def show(rows: list[dict[str, Any]]) -> None:
         table = PrintedTable("sampler", "reuse", "cost to 95 %, s [quartiles]", "times ours", "reached", "utilisation")
         table.title = f"{workers} worker{'s' if workers > 1 else ''}"
         members = [row for row in rows if row["workers"] == workers]
-        ours = next((row["cost_median"] for row in members if row["sampler"] == "stage_tree"), math.nan)
+        ours = next((row["cost_median"] for row in members if row["sampler"] == "stage_tree"), None)
         for row in sorted(members, key=lambda row: row["cost_median"]):
             table.add_row(
                 row["sampler"],
                 "yes" if row["reuse"] else "no",
                 f"{spelled(row['cost_median'])} [{spelled(row['cost_low'])}, {spelled(row['cost_high'])}]",
-                spelled(row["cost_median"] / ours, ".2f"),
+                spelled(row["cost_median"] / ours, ".2f") if ours else "",
                 f"{row['reached']:.0%}",
                 f"{row['utilisation']:.1%}",
             )
@@ -200,7 +200,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def spelled(number: float, form: str = ",.0f") -> str:
     """A number as it is printed; a cost is infinite where the search ended before."""
-    return "not reached" if math.isinf(number) else format(number, form)
+    return format(number, form) if math.isfinite(number) else "not reached"
 
 
 def parsed() -> argparse.Namespace:
