@@ -2,81 +2,38 @@
 
     python benchmarks/record_chains.py STUDY.yaml --set data.path=FILE.csv --set teacher.model=FOLDER --to recorded
 
-Every searched setting must list its `choices`. Chains are run one after another in this process, and a run that was
-stopped goes on from the store. `recorded/trials.parquet` has the rows, `recorded/study.yaml` the space.
+Every searched setting must list its `choices` or have a `step`. Chains are run one after another in this process, and
+a run that was stopped goes on from the store. `recorded/trials.parquet` has the rows, `recorded/study.yaml` the space.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.progress import track
 
 from evaluation.records import write_records
 from pipeline.storage import open_store
-from search.config import StudyConfig
-from search.space import Space
+from search.every_chain import every_chain
 from search.start import checked
 from search.study_file import to_yaml
 from search.trial import Row, reference_rows, run_trial
 from search.workbench import Workbench
 
 
-class Enumeration:
-    """Answers a space's questions along one path; `next_path` gives the path after it, depth first."""
-
-    def __init__(self, path: Sequence[int]) -> None:
-        self._path, self._taken = list(path), list[tuple[int, int]]()
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """The choice that the path says, or the first."""
-        at = len(self._taken)
-        index = self._path[at] if at < len(self._path) else 0
-        self._taken.append((index, len(choices)))
-        return choices[index]
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """Refused: a range has too many values."""
-        raise SystemExit(f"{name}: a range cannot be run whole; list its choices in the study")
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """Refused: a range has too many values."""
-        raise SystemExit(f"{name}: a range cannot be run whole; list its choices in the study")
-
-    def next_path(self) -> list[int] | None:
-        """The next path; None after the last."""
-        taken = list(self._taken)
-        while taken and taken[-1][0] + 1 == taken[-1][1]:
-            taken.pop()
-        return [index for index, _ in taken[:-1]] + [taken[-1][0] + 1] if taken else None
-
-
-def every_chain(config: StudyConfig) -> Iterator[dict[str, Any]]:
-    """The settings of each chain of the space, those that share a prefix one after another."""
-    space = Space(config)
-    path: list[int] | None = []
-    while path is not None:
-        enumeration = Enumeration(path)
-        yield space.suggest(enumeration)
-        path = enumeration.next_path()
-
-
 def main() -> None:
     """Run what is not in the store yet, and write the table."""
     arguments = parsed()
     config, data = checked(arguments.study, arguments.overrides, resume=False)
+    chains = list(every_chain(config))
     torch.set_num_threads(arguments.threads)
     store = open_store(config.store_place)
     key = data.add_to(store).key
     bench = Workbench.open(config, key)
     rows: dict[str, Row] = {row["model_key"]: row for row in reference_rows(bench, lambda stage, row: None)}
-    for number, params in enumerate(track(list(every_chain(config)), "chains")):
+    for number, params in enumerate(track(chains, "chains")):
         for row in run_trial(bench, params, lambda stage, row: None):
             rows.setdefault(row["model_key"], {**row, "trial": number})
     arguments.to.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,8 @@
 
 With `--table` the searches run on what `record_chains.py` recorded, without it on the synthetic table, another world
 for each seed. Every policy but `stage_tree` is run with reuse of models (the same store as ours) and without. The cost
-is computing seconds of all workers until 95 % of the reference hypervolume: of all chains of the recorded table, or of
-the best end of any policy in the synthetic world. Hypervolume as in `search/tally.py`, models that are not unsafe.
+is computing seconds of all workers until 95 % of the hypervolume of all chains of the space, as in `search/tally.py`:
+models that are not unsafe. A search that ends before has not reached it; "ended at" says after how many seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import torch  # before Optuna's samplers load it
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table as PrintedTable
@@ -30,7 +31,8 @@ from rich.table import Table as PrintedTable
 from evaluation.front import hypervolume
 from evaluation.gained import reference_point
 from evaluation.records import read_records
-from search.config import StudyConfig
+from search.config import STAGES, StudyConfig
+from search.every_chain import every_chain
 from search.optuna_study import REFERENCES
 from search.outcome_tables import RecordedTable, SyntheticTable
 from search.sampler import study_sampler
@@ -75,6 +77,13 @@ def world(folder: Path | None, seed: int, sampler: str, trials: int) -> tuple[St
     return config, RecordedTable(read_records(folder / "trials.parquet"))
 
 
+def reference_volume(folder: Path | None, seed: int) -> float:
+    """Hypervolume of every chain of the world that a seed is searched in."""
+    config, table = world(folder, seed, "random", 1)
+    rows = (table.row(stage, params) for params in every_chain(config) for stage in STAGES)
+    return float(volumes([(0.0, row) for row in rows if row is not None], table.teacher())[1][-1])
+
+
 def volumes(rows: Sequence[tuple[float, Any]], teacher: Any) -> tuple[np.ndarray, np.ndarray]:
     """Virtual seconds at which the front changed, and its hypervolume from then on."""
     reference = reference_point(losses_of(teacher))
@@ -113,8 +122,8 @@ def one_run(folder: Path | None, trials: int, budget: float, task: tuple[str, bo
         "seed": seed,
         "costs": costs,
         "volumes": found.tolist(),
+        "cost_end": history.busy_seconds,
         "utilisation": history.utilisation(workers),
-        "trials": history.trials,
     }
 
 
@@ -146,6 +155,8 @@ def judged(runs: list[dict[str, Any]], references: dict[int, float]) -> list[dic
                 "cost_low": float(low),
                 "cost_high": float(high),
                 "reached": float(np.mean(np.isfinite(costs))),
+                "cost_end": float(np.median([run["cost_end"] for run in members])),
+                "share_end": float(np.median([run["volumes"][-1] / references[run["seed"]] for run in members])),
                 "utilisation": float(np.median([run["utilisation"] for run in members])),
             }
         )
@@ -163,16 +174,10 @@ def main() -> None:
         for seed in range(arguments.seeds)
     ]
     search = partial(one_run, arguments.table, arguments.trials, arguments.budget)
-    with Pool(arguments.processes) as pool:
+    with Pool(arguments.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        volumes_of_all = pool.map(partial(reference_volume, arguments.table), range(arguments.seeds))
         runs = list(track(pool.imap_unordered(search, tasks), "searches", total=len(tasks)))
-    references = {
-        seed: max(run["volumes"][-1] for run in runs if run["seed"] == seed) for seed in range(arguments.seeds)
-    }
-    if arguments.table is not None:
-        config, table = world(arguments.table, 0, "random", 1)
-        recorded = read_records(arguments.table / "trials.parquet").to_dict("records")
-        whole = volumes([(0.0, row) for row in recorded if row["status"] == "ok"], table.teacher())[1][-1]
-        references = dict.fromkeys(references, float(whole))
+    references = dict(enumerate(volumes_of_all))
     rows = judged(runs, references)
     show(rows)
     if arguments.json:
@@ -182,7 +187,9 @@ def main() -> None:
 def show(rows: list[dict[str, Any]]) -> None:
     """One table for each number of workers."""
     for workers in sorted({row["workers"] for row in rows}):
-        table = PrintedTable("sampler", "reuse", "cost to 95 %, s [quartiles]", "times ours", "reached", "utilisation")
+        table = PrintedTable("sampler", "reuse", "cost to 95 %, s [quartiles]", "times ours", "reached")
+        for name in ("ended at, s", "hypervolume", "utilisation"):
+            table.add_column(name)
         table.title = f"{workers} worker{'s' if workers > 1 else ''}"
         members = [row for row in rows if row["workers"] == workers]
         ours = next((row["cost_median"] for row in members if row["sampler"] == "stage_tree"), None)
@@ -193,6 +200,8 @@ def show(rows: list[dict[str, Any]]) -> None:
                 f"{spelled(row['cost_median'])} [{spelled(row['cost_low'])}, {spelled(row['cost_high'])}]",
                 spelled(row["cost_median"] / ours, ".2f") if ours else "",
                 f"{row['reached']:.0%}",
+                spelled(row["cost_end"]),
+                f"{row['share_end']:.0%}",
                 f"{row['utilisation']:.1%}",
             )
         Console(width=110).print(table)
@@ -219,6 +228,4 @@ def parsed() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    import torch  # noqa: F401  (before Optuna's samplers load it)
-
     main()
