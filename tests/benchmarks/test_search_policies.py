@@ -1,4 +1,4 @@
-"""The benchmark of policies on two small worlds: costs are those of the searches, and what is not reached says so."""
+"""The benchmark of policies on small worlds: costs are those of the searches, and what is not reached says so."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks.search_policies import judged, reference_volume
+from benchmarks.search_policies import judged, reference_volume, volumes
+from evaluation.records import read_records, write_records
+from search.config import STAGES
+from search.every_chain import every_chain
+from search.outcome_tables import SyntheticTable
+from search.study_file import study_from, to_yaml
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "search_policies.py"
 
@@ -31,26 +38,54 @@ def test_the_cost_is_where_the_curve_first_has_the_share_of_its_own_world() -> N
     assert row["cost_end"] == 90.0
 
 
-def test_a_run_of_the_program(tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
-    command = [sys.executable, str(PROGRAM), "--seeds", "2", "--workers", "4", "--trials", "40", "--processes", "1"]
-    command += ["--samplers", "stage_tree", "random", "--json", str(figures)]
+SMALL: dict[str, Any] = {
+    "study": "small",
+    "data": {"label_columns": ["threat", "bully"]},
+    "teacher": {"model": "scratch", "scratch_layers": 12, "scratch_width": 384, "scratch_heads": 12},
+    "distil": {
+        "method": {"choices": ["none", "logit"]},
+        "layers": {"choices": [1, 3]},
+        "alpha": {"choices": [0.3, 0.9]},
+    },
+    "prune": {"method": {"choices": ["none", "structured"]}, "ratio": {"choices": [0.2, 0.4]}},
+    "quantize": {"method": {"choices": ["none", "int8_dynamic"]}},
+}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A recorded table of 29 models, made by the formula."""
+    config = study_from(SMALL)
+    formula = SyntheticTable(config, 0)
+    rows = {"teacher": formula.teacher()}
+    for params in every_chain(config):
+        settings: dict[str, Any] = {}
+        for stage in STAGES:
+            settings |= {name: value for name, value in params.items() if name.startswith(f"{stage}.")}
+            if (row := formula.row(stage, params)) is not None:
+                rows[row["model_key"]] = row | settings
+    write_records(list(rows.values()), tmp_path / "trials.parquet")
+    (tmp_path / "study.yaml").write_text(to_yaml(config), encoding="utf-8")
+    return tmp_path
+
+
+def test_a_run_of_the_program_on_a_recorded_table(table: Path) -> None:
+    figures = table / "figures.json"
+    command = [sys.executable, str(PROGRAM), "--table", str(table), "--seeds", "2", "--workers", "3", "--trials", "30"]
+    command += ["--processes", "1", "--samplers", "stage_tree", "random", "--json", str(figures)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    rows = json.loads(figures.read_text("utf-8"))
-    assert {(row["sampler"], row["reuse"]) for row in rows} == {
-        ("stage_tree", True),
-        ("random", True),
-        ("random", False),
-    }
-    assert all(row["workers"] == 4 and row["cost_end"] > 0 and 0 < row["share_end"] < 1 for row in rows)
-    found, again = (
-        next(row for row in rows if row["sampler"] == "random" and row["reuse"] is reuse) for reuse in (True, False)
-    )
-    assert found["share_end"] == again["share_end"] and found["cost_end"] < again["cost_end"], "the same models, reused"
-    assert "not reached" in done.stdout
+    rows = {(row["sampler"], row["reuse"]): row for row in json.loads(figures.read_text("utf-8"))}
+    assert set(rows) == {("stage_tree", True), ("random", True), ("random", False)}
+    assert rows["stage_tree", True]["share_end"] == pytest.approx(1.0), "thirty trials have all chains"
+    assert rows["random", True]["cost_end"] < rows["random", False]["cost_end"], "the same models, reused"
+    assert 0 < rows["stage_tree", True]["cost_median"] <= rows["stage_tree", True]["cost_end"]
+    assert all(row["workers"] == 3 for row in rows.values()) and "3 workers" in done.stdout
 
 
-def test_the_reference_is_another_in_another_world() -> None:
-    first, second = (reference_volume(None, seed) for seed in (0, 1))
-    assert 0 < first != second > 0
+def test_the_reference_is_the_front_of_all_chains(table: Path) -> None:
+    trials = read_records(table / "trials.parquet").to_dict("records")
+    [teacher] = [row for row in trials if row["stage"] == "baseline"]
+    times, found = volumes([(float(number), row) for number, row in enumerate(trials)], teacher)
+    assert reference_volume(table, 0) == pytest.approx(found[-1]) and len(times) > 2
+    assert (np.diff(found) > 0).all()
