@@ -2,10 +2,12 @@
 
     python benchmarks/search_policies.py [--table recorded] --seeds 20 --workers 1 8 64 1000 --json FILE
 
-With `--table` the searches run on what `record_chains.py` recorded, without it on the synthetic table, another world
-for each seed. Every policy but `stage_tree` is run with reuse of models (the same store as ours) and without. The cost
-is computing seconds of all workers until 95 % of the hypervolume of all chains of the space, as in `search/tally.py`:
-models that are not unsafe. A search that ends before has not reached it; "ended at" says after how many seconds.
+With `--table FOLDER` the searches run on what `record_chains.py` recorded, with `--table STUDY.yaml` (or none:
+`synthetic.yaml`) in synthetic worlds that have the study's space, another for each seed. Every policy but `stage_tree`
+is run with reuse of models (the same store as ours) and without. The cost is computing seconds of all workers until
+95 % of the hypervolume of all chains of the space, as in `search/tally.py`: models that are not unsafe. A search that
+ends before has not reached it; "ended at" says after how many seconds. Below each table stands what its workers would
+cost if they knew everything before and none was idle.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from multiprocessing import Pool
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,50 +41,43 @@ from search.outcome_tables import RecordedTable, SyntheticTable
 from search.sampler import study_sampler
 from search.searcher import ParetoSearcher
 from search.simulate import Cluster, Simulation, Table
-from search.study_file import load_study, study_from
+from search.study_file import load_study
 from search.tally import losses_of
 
 SHARE = 0.95
 POLICIES = [("stage_tree", True)] + [
     (name, reuse) for name in ("tpe", "nsgaii", "gp", "random") for reuse in (True, False)
 ]
-SYNTHETIC: dict[str, Any] = {
-    "study": "synthetic",
-    "data": {"label_columns": ["threat", "bully"]},
-    "teacher": {"model": "scratch", "scratch_layers": 12, "scratch_width": 384, "scratch_heads": 12},
-    "distil": {
-        "method": {"choices": ["none", "logit", "hidden"]},
-        "student": {"choices": ["layers", "ngram"]},
-        "layers": {"choices": [1, 2, 3, 4, 6]},
-        "alpha": {"low": 0.1, "high": 0.9, "step": 0.2},
-        "temperature": {"low": 1, "high": 4, "step": 0.5},
-        "epochs": {"choices": [2, 4]},
-        "buckets": {"choices": [32768, 65536, 131072]},
-        "dimension": {"choices": [8, 16, 32, 64]},
-    },
-    "prune": {
-        "method": {"choices": ["none", "structured", "vocabulary", "vocabulary+structured"]},
-        "ratio": {"low": 0.1, "high": 0.7, "step": 0.1},
-    },
-    "quantize": {"method": {"choices": ["none", "fp16", "int8_dynamic", "int4"]}},
-}
+SYNTHETIC = Path(__file__).with_name("synthetic.yaml")
 
 
-def world(folder: Path | None, seed: int, sampler: str, trials: int) -> tuple[StudyConfig, Table]:
-    """The study and the table of one run."""
-    if folder is None:
-        config = study_from(SYNTHETIC | {"seed": seed, "search": {"trials": trials, "sampler": sampler}})
-        return config, SyntheticTable(config, seed)
-    settings = [f"seed={seed}", f"search.trials={trials}", f"search.sampler={sampler}", "search.stop_margin=0.05"]
-    config = load_study(folder / "study.yaml", settings)
-    return config, RecordedTable(read_records(folder / "trials.parquet"))
+def world(place: Path, seed: int, sampler: str, trials: int) -> tuple[StudyConfig, Table]:
+    """The study and the table of one run: of a folder with a recorded table, or of a study file for a synthetic one."""
+    settings = [f"seed={seed}", f"search.trials={trials}", f"search.sampler={sampler}"]
+    if place.is_dir():
+        config = load_study(place / "study.yaml", [*settings, "search.stop_margin=0.05"])
+        return config, RecordedTable(read_records(place / "trials.parquet"))
+    config = load_study(place, settings)
+    return config, SyntheticTable(config, seed)
 
 
-def reference_volume(folder: Path | None, seed: int) -> float:
-    """Hypervolume of every chain of the world that a seed is searched in."""
-    config, table = world(folder, seed, "random", 1)
-    rows = (table.row(stage, params) for params in every_chain(config) for stage in STAGES)
-    return float(volumes([(0.0, row) for row in rows if row is not None], table.teacher())[1][-1])
+def limits(place: Path, seed: int) -> tuple[float, float]:
+    """Of the world that a seed is searched in: hypervolume of all its chains, and the seconds that no search is below.
+
+    A search that knew everything before would have 95 % of it after these seconds, with a worker for each chain; so N
+    workers of which none is idle cost N times as much, whatever the policy.
+    """
+    config, table = world(place, seed, "random", 1)
+    soonest: dict[str, tuple[float, Any]] = {}
+    for params in every_chain(config):
+        seconds = 0.0
+        for row in filter(None, (table.row(stage, params) for stage in STAGES)):
+            seconds += row["stage_seconds"] + Cluster.measure_seconds
+            soonest[row["model_key"]] = min(
+                soonest.get(row["model_key"], (seconds, row)), (seconds, row), key=itemgetter(0)
+            )
+    times, found = volumes(list(soonest.values()), table.teacher())
+    return float(found[-1]), float(times[np.argmax(found >= SHARE * found[-1])])
 
 
 def volumes(rows: Sequence[tuple[float, Any]], teacher: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -98,12 +94,12 @@ def volumes(rows: Sequence[tuple[float, Any]], teacher: Any) -> tuple[np.ndarray
     return np.array(times), np.array(found)
 
 
-def one_run(folder: Path | None, trials: int, budget: float, task: tuple[str, bool, int, int]) -> dict[str, Any]:
+def one_run(place: Path, trials: int, budget: float, task: tuple[str, bool, int, int]) -> dict[str, Any]:
     """One search: its curve of hypervolume over computing seconds."""
     sampler, reuse, workers, seed = task
     warnings.filterwarnings("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    config, table = world(folder, seed, sampler, trials)
+    config, table = world(place, seed, sampler, trials)
     names = config.search.objectives
     directions = ["maximize" if name == "f1_macro" else "minimize" for name in names]
     study = optuna.create_study(directions=directions, sampler=study_sampler(config))
@@ -127,8 +123,14 @@ def one_run(folder: Path | None, trials: int, budget: float, task: tuple[str, bo
     }
 
 
-def judged(runs: list[dict[str, Any]], references: dict[int, float]) -> list[dict[str, Any]]:
-    """For each policy and number of workers: cost to the share of the reference, median and quartiles over seeds."""
+def judged(runs: list[dict[str, Any]], references: dict[int, float], soonest: dict[int, float]) -> list[dict[str, Any]]:
+    """For each policy and number of workers: cost to the share of the reference, median and quartiles over seeds.
+
+    Args:
+        runs: as `one_run` returns them.
+        references: hypervolume of all chains, by seed.
+        soonest: seconds that no search is below, by seed.
+    """
     groups: dict[tuple[int, str, bool], list[dict[str, Any]]] = defaultdict(list)
     for run in runs:
         groups[run["workers"], run["sampler"], run["reuse"]].append(run)
@@ -157,6 +159,7 @@ def judged(runs: list[dict[str, Any]], references: dict[int, float]) -> list[dic
                 "reached": float(np.mean(np.isfinite(costs))),
                 "cost_end": float(np.median([run["cost_end"] for run in members])),
                 "share_end": float(np.median([run["volumes"][-1] / references[run["seed"]] for run in members])),
+                "cost_bound": workers * float(np.median([soonest[run["seed"]] for run in members])),
                 "utilisation": float(np.median([run["utilisation"] for run in members])),
             }
         )
@@ -175,10 +178,9 @@ def main() -> None:
     ]
     search = partial(one_run, arguments.table, arguments.trials, arguments.budget)
     with Pool(arguments.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        volumes_of_all = pool.map(partial(reference_volume, arguments.table), range(arguments.seeds))
+        worlds = pool.map(partial(limits, arguments.table), range(arguments.seeds))
         runs = list(track(pool.imap_unordered(search, tasks), "searches", total=len(tasks)))
-    references = dict(enumerate(volumes_of_all))
-    rows = judged(runs, references)
+    rows = judged(runs, *(dict(enumerate(values)) for values in zip(*worlds, strict=True)))
     show(rows)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
@@ -190,8 +192,11 @@ def show(rows: list[dict[str, Any]]) -> None:
         table = PrintedTable("sampler", "reuse", "cost to 95 %, s [quartiles]", "times ours", "reached")
         for name in ("ended at, s", "hypervolume", "utilisation"):
             table.add_column(name)
-        table.title = f"{workers} worker{'s' if workers > 1 else ''}"
         members = [row for row in rows if row["workers"] == workers]
+        table.title = f"{workers} worker{'s' if workers > 1 else ''}"
+        table.caption = (
+            f"With everything known before and no worker idle: {spelled(members[0]['cost_bound'])} s or more."
+        )
         ours = next((row["cost_median"] for row in members if row["sampler"] == "stage_tree"), None)
         for row in sorted(members, key=lambda row: row["cost_median"]):
             table.add_row(
@@ -215,7 +220,7 @@ def spelled(number: float, form: str = ",.0f") -> str:
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", type=Path, help="folder of record_chains.py; left out: synthetic worlds")
+    parser.add_argument("--table", type=Path, default=SYNTHETIC, help="folder of record_chains.py, or a study file")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 1000])
     parser.add_argument("--samplers", nargs="+", default=["stage_tree", "tpe", "nsgaii", "gp", "random"])

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from benchmarks.search_policies import judged, reference_volume, volumes
+from benchmarks.search_policies import judged, limits, volumes
 from evaluation.records import read_records, write_records
 from search.config import STAGES
 from search.every_chain import every_chain
@@ -31,11 +30,12 @@ def run_of(seed: int, costs: list[float], volumes: list[float]) -> dict[str, obj
 def test_the_cost_is_where_the_curve_first_has_the_share_of_its_own_world() -> None:
     runs = [run_of(0, [0, 10, 40, 60], [0, 0.5, 0.96, 0.99]), run_of(1, [0, 20, 50], [0, 0.5, 0.96])]
     runs.append(run_of(2, [0, 30], [0, 0.9]))
-    [row] = judged(runs, {0: 1.0, 1: 0.5, 2: 1.0})
+    [row] = judged(runs, {0: 1.0, 1: 0.5, 2: 1.0}, {0: 2.0, 1: 3.0, 2: 4.0})
     assert (row["cost_low"], row["cost_median"], row["cost_high"]) == (20, 40, math.inf)
     assert row["reached"] == pytest.approx(2 / 3)
     assert row["share_end"] == pytest.approx(0.99)
     assert row["cost_end"] == 90.0
+    assert row["cost_bound"] == 8 * 3.0
 
 
 SMALL: dict[str, Any] = {
@@ -83,9 +83,23 @@ def test_a_run_of_the_program_on_a_recorded_table(table: Path) -> None:
     assert all(row["workers"] == 3 for row in rows.values()) and "3 workers" in done.stdout
 
 
-def test_the_reference_is_the_front_of_all_chains(table: Path) -> None:
+def test_what_no_search_is_below_is_the_time_of_the_chains_that_are_needed(table: Path) -> None:
     trials = read_records(table / "trials.parquet").to_dict("records")
     [teacher] = [row for row in trials if row["stage"] == "baseline"]
-    times, found = volumes([(float(number), row) for number, row in enumerate(trials)], teacher)
-    assert reference_volume(table, 0) == pytest.approx(found[-1]) and len(times) > 2
-    assert (np.diff(found) > 0).all()
+    reference, soonest = limits(table, 0)
+    assert reference == pytest.approx(volumes([(0.0, row) for row in trials], teacher)[1][-1])
+    config = study_from(SMALL)
+    formula = SyntheticTable(config, 0)
+    ends = {}
+    for params in every_chain(config):
+        rows = [row for stage in STAGES if (row := formula.row(stage, params))]
+        ends |= {
+            row["model_key"]: sum(one["stage_seconds"] + 3.0 for one in rows[: at + 1]) for at, row in enumerate(rows)
+        }
+    in_time, before = (
+        [row for row in trials if ends.get(row["model_key"], 0.0) <= end] for end in (soonest, soonest - 0.1)
+    )
+    volume_of_those, volume_before = (
+        volumes([(0.0, row) for row in rows], teacher)[1][-1] for rows in (in_time, before)
+    )
+    assert volume_before < 0.95 * reference <= volume_of_those
