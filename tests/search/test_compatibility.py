@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import optuna
@@ -130,14 +131,20 @@ SEARCHED = {
 }
 
 
+@cache
+def searched() -> tuple[Space, TeacherShape]:
+    """The space of the whole toolbox, of which the study says nothing against."""
+    config = study_from(SEARCHED)
+    assert compatibility_problems(config) == []
+    return Space(config), teacher_shape(config)
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**16))
 def test_the_search_never_proposes_what_cannot_be(seed: int) -> None:
     """Over the whole toolbox: every suggestion builds its configs, and no setting of it meets an obstacle."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    config = study_from(SEARCHED)
-    assert compatibility_problems(config) == []
-    space, teacher = Space(config), teacher_shape(config)
+    space, teacher = searched()
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=3))
     for _ in range(6):
         trial = study.ask()
