@@ -9,11 +9,12 @@ import numpy as np
 import torch  # noqa: F401  (must be loaded before Optuna's samplers load it, or the process can crash)
 from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from search.config import STAGES, StudyConfig
 from search.independent import IndependentSampler
+from search.nsgaii import RememberingNSGAIISampler
 from search.space import Space
 from search.stage_tree import StageTreeSampler
 
@@ -53,7 +54,7 @@ def study_sampler(config: StudyConfig) -> BaseSampler:
     """The sampler that a study names."""
     search = config.search
     if search.sampler != "stage_tree":
-        return make_sampler(search.sampler, config.seed, STARTUP_TRIALS)
+        return make_sampler(search.sampler, config.seed, STARTUP_TRIALS, max(4, min(50, search.trials // 10)))
     from search.stage_tree.reading import StudyOutcomes
 
     outcomes = StudyOutcomes(config)
@@ -68,20 +69,21 @@ def study_sampler(config: StudyConfig) -> BaseSampler:
     )
 
 
-def make_sampler(name: str, seed: int, startup_trials: int) -> BaseSampler:
+def make_sampler(name: str, seed: int, startup_trials: int, population: int = 50) -> BaseSampler:
     """Optuna's sampler of this name: `random`, `tpe`, `nsgaii` or `gp`.
 
     Args:
         name: as in `search.sampler`.
         seed: of its random numbers.
         startup_trials: trials drawn at random before a learning sampler begins to learn.
+        population: trials of a generation of `nsgaii`, the first of which is drawn at random.
     """
     if name == "random":
         return NumberedRandomSampler(seed)
     if name == "tpe":
         return TPESampler(seed=seed, n_startup_trials=startup_trials)
     if name == "nsgaii":
-        return NSGAIISampler(seed=seed, population_size=max(4, startup_trials))
+        return RememberingNSGAIISampler(seed, population)
     if name == "gp":
         return GPSampler(seed=seed, n_startup_trials=startup_trials)
     raise ValueError(f"search.sampler={name!r}: no such sampler; take random, tpe, nsgaii or gp")

@@ -152,7 +152,7 @@ def test_a_learning_sampler_learns_the_constraint(name: str, number: int) -> Non
     """The objective alone pulls x to 1; constrained to x ≤ 0.4, the later trials are mostly there or at its edge."""
     shares = {}
     for constrained in (False, True):
-        study = optuna.create_study(direction="maximize", sampler=make_sampler(name, 0, 10))
+        study = optuna.create_study(direction="maximize", sampler=make_sampler(name, 0, 10, population=10))
         values = []
         for _ in range(number):
             trial = study.ask()
