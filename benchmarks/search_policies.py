@@ -17,7 +17,7 @@ import json
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from multiprocessing import Pool
 from operator import itemgetter
@@ -40,7 +40,7 @@ from search.optuna_study import REFERENCES
 from search.outcome_tables import RecordedTable, SyntheticTable
 from search.sampler import study_sampler
 from search.searcher import ParetoSearcher
-from search.simulate import Cluster, Simulation, Table
+from search.simulate import Cluster, History, Simulation, Table
 from search.study_file import load_study
 from search.tally import losses_of
 
@@ -76,26 +76,41 @@ def limits(place: Path, seed: int) -> tuple[float, float]:
             soonest[row["model_key"]] = min(
                 soonest.get(row["model_key"], (seconds, row)), (seconds, row), key=itemgetter(0)
             )
-    times, found = volumes(list(soonest.values()), table.teacher())
-    return float(found[-1]), float(times[np.argmax(found >= SHARE * found[-1])])
+    curve = Curve(table.teacher())
+    curve.follow(sorted(soonest.values(), key=itemgetter(0)))
+    return curve.volumes[-1], float(next(curve.reached(SHARE * curve.volumes[-1])))
 
 
-def volumes(rows: Sequence[tuple[float, Any]], teacher: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Virtual seconds at which the front changed, and its hypervolume from then on."""
-    reference = reference_point(losses_of(teacher))
-    kept = sorted(((time, row) for time, row in rows if row["safety_verdict"] != "unsafe"), key=lambda item: item[0])
-    front, times, found = np.empty((0, 3)), [0.0], [0.0]
-    for time, row in kept:
-        point = losses_of(row)
-        if (point < reference).all() and not (front <= point).all(axis=1).any():
-            front = np.vstack([front[~(point <= front).all(axis=1)], point])
-            times.append(time)
-            found.append(hypervolume(front, reference))
-    return np.array(times), np.array(found)
+class Curve:
+    """Hypervolume of the models that are not unsafe, over virtual seconds."""
+
+    def __init__(self, teacher: Any) -> None:
+        self.times, self.volumes = [0.0], [0.0]
+        self._reference = reference_point(losses_of(teacher))
+        self._front = np.empty((0, 3))
+        self._seen = 0
+
+    def follow(self, models: Sequence[tuple[float, Any]]) -> None:
+        """Take note of what has come since, each with its second, in their order."""
+        for time, row in models[self._seen :]:
+            point = losses_of(row)
+            if row["safety_verdict"] == "unsafe" or not (point < self._reference).all():
+                continue
+            if not (self._front <= point).all(axis=1).any():
+                self._front = np.vstack([self._front[~(point <= self._front).all(axis=1)], point])
+                self.times.append(time)
+                self.volumes.append(hypervolume(self._front, self._reference))
+        self._seen = len(models)
+
+    def reached(self, volume: float) -> Iterator[float]:
+        """The seconds at which the front had so much or more; the first is when it was reached."""
+        return (time for time, found in zip(self.times, self.volumes, strict=True) if found >= volume)
 
 
-def one_run(place: Path, trials: int, budget: float, task: tuple[str, bool, int, int]) -> dict[str, Any]:
-    """One search: its curve of hypervolume over computing seconds."""
+def one_run(
+    place: Path, trials: int, budget: float, references: Sequence[float], task: tuple[str, bool, int, int]
+) -> dict[str, Any]:
+    """One search, until it has the share of its world's hypervolume that is asked for, or ends before."""
     sampler, reuse, workers, seed = task
     warnings.filterwarnings("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -104,31 +119,34 @@ def one_run(place: Path, trials: int, budget: float, task: tuple[str, bool, int,
     directions = ["maximize" if name == "f1_macro" else "minimize" for name in names]
     study = optuna.create_study(directions=directions, sampler=study_sampler(config))
     study.set_user_attr(REFERENCES, [table.teacher()])
-    searcher = ParetoSearcher(study, config)
+    curve, asked = Curve(table.teacher()), SHARE * references[seed]
+
+    def enough(history: History) -> bool:
+        curve.follow(history.models)
+        return curve.volumes[-1] >= asked
+
     cluster = Cluster(workers=workers, reuse=reuse, seed=seed)
-    history = Simulation(searcher, config, table, cluster).run(busy_seconds=budget)
-    times, found = volumes(history.models, table.teacher())
-    starts = np.array([start for start, _ in history.work])
-    lengths = np.array([length for _, length in history.work])
-    costs = [float(np.clip(time - starts, 0.0, lengths).sum()) for time in times]
+    history = Simulation(ParetoSearcher(study, config), config, table, cluster).run(busy_seconds=budget, enough=enough)
+    starts, lengths = np.array(history.work).T
+    end = next(curve.reached(asked), math.inf)
+    cost = float(np.clip(end - starts, 0.0, lengths).sum())
     return {
         "sampler": sampler,
         "reuse": reuse,
         "workers": workers,
         "seed": seed,
-        "costs": costs,
-        "volumes": found.tolist(),
-        "cost_end": history.busy_seconds,
+        "cost": cost if math.isfinite(end) else math.inf,
+        "cost_end": cost,
+        "share_end": curve.volumes[-1] / references[seed],
         "utilisation": history.utilisation(workers),
     }
 
 
-def judged(runs: list[dict[str, Any]], references: dict[int, float], soonest: dict[int, float]) -> list[dict[str, Any]]:
-    """For each policy and number of workers: cost to the share of the reference, median and quartiles over seeds.
+def judged(runs: list[dict[str, Any]], soonest: Sequence[float]) -> list[dict[str, Any]]:
+    """For each policy and number of workers: median and quartiles over seeds.
 
     Args:
         runs: as `one_run` returns them.
-        references: hypervolume of all chains, by seed.
         soonest: seconds that no search is below, by seed.
     """
     groups: dict[tuple[int, str, bool], list[dict[str, Any]]] = defaultdict(list)
@@ -136,17 +154,7 @@ def judged(runs: list[dict[str, Any]], references: dict[int, float], soonest: di
         groups[run["workers"], run["sampler"], run["reuse"]].append(run)
     rows = []
     for (workers, sampler, reuse), members in sorted(groups.items()):
-        costs = [
-            next(
-                (
-                    cost
-                    for cost, volume in zip(run["costs"], run["volumes"], strict=True)
-                    if volume >= SHARE * references[run["seed"]]
-                ),
-                float("inf"),
-            )
-            for run in members
-        ]
+        costs = [run["cost"] for run in members]
         low, middle, high = np.quantile(costs, [0.25, 0.5, 0.75], method="nearest")
         rows.append(
             {
@@ -158,7 +166,7 @@ def judged(runs: list[dict[str, Any]], references: dict[int, float], soonest: di
                 "cost_high": float(high),
                 "reached": float(np.mean(np.isfinite(costs))),
                 "cost_end": float(np.median([run["cost_end"] for run in members])),
-                "share_end": float(np.median([run["volumes"][-1] / references[run["seed"]] for run in members])),
+                "share_end": float(np.median([run["share_end"] for run in members])),
                 "cost_bound": workers * float(np.median([soonest[run["seed"]] for run in members])),
                 "utilisation": float(np.median([run["utilisation"] for run in members])),
             }
@@ -176,11 +184,11 @@ def main() -> None:
         if sampler in arguments.samplers and (reuse or not arguments.reuse_only)
         for seed in range(arguments.seeds)
     ]
-    search = partial(one_run, arguments.table, arguments.trials, arguments.budget)
     with Pool(arguments.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        worlds = pool.map(partial(limits, arguments.table), range(arguments.seeds))
+        references, soonest = zip(*pool.map(partial(limits, arguments.table), range(arguments.seeds)), strict=True)
+        search = partial(one_run, arguments.table, arguments.trials, arguments.budget, references)
         runs = list(track(pool.imap_unordered(search, tasks), "searches", total=len(tasks)))
-    rows = judged(runs, *(dict(enumerate(values)) for values in zip(*worlds, strict=True)))
+    rows = judged(runs, soonest)
     show(rows)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")

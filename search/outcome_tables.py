@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,7 @@ class SyntheticTable:
         """Take the study for its limits, and the seed that decides what is good in this world."""
         self._limits = config.safety
         self._seed = seed
+        self._luck, self._chance = lru_cache(1 << 16)(self._drawn), cache(self._drawn_evenly)  # chains share beginnings
 
     def teacher(self) -> Row:
         """The teacher's row."""
@@ -151,13 +153,15 @@ class SyntheticTable:
             **drops,
         }
 
-    def _luck(self, path: tuple[Any, ...], deviation: float) -> float:
+    def _drawn(self, path: tuple[Any, ...], deviation: float) -> float:
         """What this chain has by chance; the same whenever it is asked for."""
+        if not deviation:
+            return 0.0
         digest = hashlib.sha256(repr((self._seed, path)).encode()).digest()
         return float(np.random.default_rng(int.from_bytes(digest[:8], "big")).normal()) * deviation
 
     def _taste(self, method: str, deviation: float) -> float:
         return self._luck(("taste", method), deviation)
 
-    def _chance(self, name: str) -> float:
+    def _drawn_evenly(self, name: str) -> float:
         return float(np.random.default_rng([self._seed, len(name)]).random())

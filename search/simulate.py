@@ -7,7 +7,7 @@ one that another worker is at is waited for.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
@@ -92,11 +92,22 @@ class Simulation:
         self._now = 0.0
         self.history = History()
 
-    def run(self, seconds: float = float("inf"), busy_seconds: float = float("inf")) -> History:
-        """Until the searcher has no more trials; none starts after so many virtual, or so many computing seconds."""
+    def run(
+        self,
+        seconds: float = float("inf"),
+        busy_seconds: float = float("inf"),
+        enough: Callable[[History], bool] = lambda history: False,
+    ) -> History:
+        """Until the searcher has no more trials; none starts after so many virtual, or so many computing seconds.
+
+        Args:
+            seconds: virtual.
+            busy_seconds: of all workers.
+            enough: asked whenever a worker has done something; the search ends there when it says so.
+        """
         order = count()
         waiting = [(0.0, next(order), self._worker(seconds, busy_seconds)) for _ in range(self._cluster.workers)]
-        while waiting:
+        while waiting and not enough(self.history):
             self._now, _, worker = heapq.heappop(waiting)
             pause = next(worker, None)
             if pause is not None:

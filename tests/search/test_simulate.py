@@ -59,7 +59,7 @@ def config(
     return study_from({"study": "s", "seed": seed, "data": labels, "teacher": teacher, "search": search, **SPACE})
 
 
-def simulated(made: StudyConfig, table: Any, cluster: Cluster, **limits: float) -> tuple[History, optuna.Study]:
+def simulated(made: StudyConfig, table: Any, cluster: Cluster, **limits: Any) -> tuple[History, optuna.Study]:
     study = optuna.create_study(directions=["maximize", "minimize", "minimize"], sampler=study_sampler(made))
     study.set_user_attr(REFERENCES, [table.teacher()])
     for point in made.search.points:
@@ -73,6 +73,12 @@ def test_one_worker_pays_for_each_model_once() -> None:
     times = [time for time, _ in history.models]
     assert times == [103.0, 107.0, 120.0, 124.0, 227.0]  # distil; fp16; prune, fp16 of it; the other student
     assert history.busy_seconds == 227.0 and history.trials == 4 and history.utilisation(1) == 1.0
+
+
+def test_a_search_that_has_enough_ends() -> None:
+    enough = {"enough": lambda history: len(history.models) == 3}
+    history, _ = simulated(config(4, points=POINTS), ByHand(), Cluster(measure_seconds=3.0), **enough)
+    assert [time for time, _ in history.models] == [103.0, 107.0, 120.0]
 
 
 def test_without_reuse_each_trial_pays_for_its_whole_chain() -> None:
