@@ -15,7 +15,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from scipy.stats import chi2_contingency, chisquare, kstest
 
 from search.config import SearchConfig
-from search.sampler import NumberedRandomSampler, make_sampler
+from search.nsgaii import RememberingNSGAIISampler
+from search.sampler import NumberedRandomSampler, make_sampler, study_sampler
+from search.study_file import study_from
 
 SPACE: dict[str, BaseDistribution] = {
     "distil.method": CategoricalDistribution(["none", "logit"]),
@@ -140,6 +142,12 @@ def test_every_sampler_of_the_schema_is_there_and_follows_its_seed() -> None:
             study = optuna.create_study(sampler=make_sampler(name, seed, 6))
             runs.append([ask(study.ask(), list(SPACE)) for _ in range(3)])
         assert runs[0] == runs[1] != runs[2], name
+
+
+@pytest.mark.parametrize(("trials", "population"), [(16, 4), (200, 20), (3000, 50)])
+def test_a_search_has_ten_generations_of_nsgaii(trials: int, population: int) -> None:
+    made = study_sampler(study_from({"study": "s", "search": {"sampler": "nsgaii", "trials": trials}}))
+    assert isinstance(made, RememberingNSGAIISampler) and made.population_size == population
 
 
 def test_an_unknown_sampler_is_refused_with_what_there_is() -> None:
