@@ -17,7 +17,7 @@ import json
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from multiprocessing import Pool
 from operator import itemgetter
@@ -62,10 +62,10 @@ def world(place: Path, seed: int, sampler: str, trials: int) -> tuple[StudyConfi
 
 
 def limits(place: Path, seed: int) -> tuple[float, float]:
-    """Of the world that a seed is searched in: hypervolume of all its chains, and the seconds that no search is below.
+    """Of the world that a seed is searched in: hypervolume of all its chains, and the seconds to 95 % of it at best.
 
-    A search that knew everything before would have 95 % of it after these seconds, with a worker for each chain; so N
-    workers of which none is idle cost N times as much, whatever the policy.
+    A search that knew everything before would have it then, with a worker for each chain; N workers of which none is
+    idle so cost N times as much or more, whatever the policy. A policy that leaves workers idle can cost less.
     """
     config, table = world(place, seed, "random", 1)
     soonest: dict[str, tuple[float, Any]] = {}
@@ -73,12 +73,10 @@ def limits(place: Path, seed: int) -> tuple[float, float]:
         seconds = 0.0
         for row in filter(None, (table.row(stage, params) for stage in STAGES)):
             seconds += row["stage_seconds"] + Cluster.measure_seconds
-            soonest[row["model_key"]] = min(
-                soonest.get(row["model_key"], (seconds, row)), (seconds, row), key=itemgetter(0)
-            )
+            soonest[row["model_key"]] = seconds, row
     curve = Curve(table.teacher())
     curve.follow(sorted(soonest.values(), key=itemgetter(0)))
-    return curve.volumes[-1], float(next(curve.reached(SHARE * curve.volumes[-1])))
+    return curve.volumes[-1], curve.reached(SHARE * curve.volumes[-1])
 
 
 class Curve:
@@ -102,9 +100,9 @@ class Curve:
                 self.volumes.append(hypervolume(self._front, self._reference))
         self._seen = len(models)
 
-    def reached(self, volume: float) -> Iterator[float]:
-        """The seconds at which the front had so much or more; the first is when it was reached."""
-        return (time for time, found in zip(self.times, self.volumes, strict=True) if found >= volume)
+    def reached(self, volume: float) -> float:
+        """The second at which the front had so much; infinite if it never had."""
+        return next((time for time, found in zip(self.times, self.volumes, strict=True) if found >= volume), math.inf)
 
 
 def one_run(
@@ -128,7 +126,7 @@ def one_run(
     cluster = Cluster(workers=workers, reuse=reuse, seed=seed)
     history = Simulation(ParetoSearcher(study, config), config, table, cluster).run(busy_seconds=budget, enough=enough)
     starts, lengths = np.array(history.work).T
-    end = next(curve.reached(asked), math.inf)
+    end = curve.reached(asked)
     cost = float(np.clip(end - starts, 0.0, lengths).sum())
     return {
         "sampler": sampler,
@@ -147,7 +145,7 @@ def judged(runs: list[dict[str, Any]], soonest: Sequence[float]) -> list[dict[st
 
     Args:
         runs: as `one_run` returns them.
-        soonest: seconds that no search is below, by seed.
+        soonest: seconds to the share at best, by seed.
     """
     groups: dict[tuple[int, str, bool], list[dict[str, Any]]] = defaultdict(list)
     for run in runs:
