@@ -60,10 +60,8 @@ class RememberingNSGAIISampler(NSGAIISampler):
         """Take note of the trials that have ended since."""
         trials = study._get_trials(deepcopy=False, use_cache=True)
         waiting = [*self._running, *range(self._seen, len(trials))]
-        self._running, self._seen = (
-            [number for number in waiting if not trials[number].state.is_finished()],
-            len(trials),
-        )
+        self._running = [number for number in waiting if not trials[number].state.is_finished()]
+        self._seen = len(trials)
         for number in waiting:
             ended = trials[number]
             if ended.state is not TrialState.COMPLETE:

@@ -21,6 +21,9 @@ from search.stage_tree import StageTreeSampler
 STARTUP_TRIALS = 6
 """Trials that one of Optuna's learning samplers draws at random before it begins to learn."""
 
+POPULATION = 50
+"""Trials of a generation of `nsgaii`, as in Optuna; fewer where a study has not ten such generations."""
+
 
 class NumberedRandomSampler(IndependentSampler):
     """Uniform suggestions that are a function of seed, trial number and setting name, and of nothing else.
@@ -54,7 +57,8 @@ def study_sampler(config: StudyConfig) -> BaseSampler:
     """The sampler that a study names."""
     search = config.search
     if search.sampler != "stage_tree":
-        return make_sampler(search.sampler, config.seed, STARTUP_TRIALS, max(4, min(50, search.trials // 10)))
+        population = max(4, min(POPULATION, search.trials // 10))
+        return make_sampler(search.sampler, config.seed, STARTUP_TRIALS, population)
     from search.stage_tree.reading import StudyOutcomes
 
     outcomes = StudyOutcomes(config)
@@ -69,7 +73,7 @@ def study_sampler(config: StudyConfig) -> BaseSampler:
     )
 
 
-def make_sampler(name: str, seed: int, startup_trials: int, population: int = 50) -> BaseSampler:
+def make_sampler(name: str, seed: int, startup_trials: int, population: int = POPULATION) -> BaseSampler:
     """Optuna's sampler of this name: `random`, `tpe`, `nsgaii` or `gp`.
 
     Args:
