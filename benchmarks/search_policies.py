@@ -5,8 +5,9 @@
 With `--table FOLDER` the searches run on what `record_chains.py` recorded, with `--table STUDY.yaml` (or none:
 `synthetic.yaml`) in synthetic worlds that have the study's space, another for each seed. Every policy but `stage_tree`
 is run with reuse of models (the same store as ours) and without. The cost is computing seconds of all workers until
-95 % of the hypervolume of all chains of the space, as in `search/tally.py`: models that are not unsafe. A search that
-ends before has not reached it; "ended at" says after how many seconds. Below each table stands what its workers would
+95 % of the hypervolume of all chains of the space, as in `search/tally.py`: models that are not unsafe. A trial takes
+`--trial-seconds` beside its new models, also one that has none (`quantize_trial.py` measures that). A search that ends
+before has not reached its 95 %; "ended at" says after how many seconds. Below each table stands what its workers would
 cost if they knew everything before and none was idle.
 """
 
@@ -18,7 +19,7 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from multiprocessing import Pool
 from operator import itemgetter
 from pathlib import Path
@@ -45,6 +46,7 @@ from search.study_file import load_study
 from search.tally import losses_of
 
 SHARE = 0.95
+TRIAL_SECONDS = 0.5
 POLICIES = [("stage_tree", True)] + [
     (name, reuse) for name in ("tpe", "nsgaii", "gp", "random") for reuse in (True, False)
 ]
@@ -55,13 +57,18 @@ def world(place: Path, seed: int, sampler: str, trials: int) -> tuple[StudyConfi
     """The study and the table of one run: of a folder with a recorded table, or of a study file for a synthetic one."""
     settings = [f"seed={seed}", f"search.trials={trials}", f"search.sampler={sampler}"]
     if place.is_dir():
-        config = load_study(place / "study.yaml", [*settings, "search.stop_margin=0.05"])
-        return config, RecordedTable(read_records(place / "trials.parquet"))
+        return load_study(place / "study.yaml", [*settings, "search.stop_margin=0.05"]), recorded(place)
     config = load_study(place, settings)
     return config, SyntheticTable(config, seed)
 
 
-def limits(place: Path, seed: int) -> tuple[float, float]:
+@cache
+def recorded(folder: Path) -> RecordedTable:
+    """The table of a folder, read once."""
+    return RecordedTable(read_records(folder / "trials.parquet"))
+
+
+def limits(place: Path, trial_seconds: float, seed: int) -> tuple[float, float]:
     """Of the world that a seed is searched in: hypervolume of all its chains, and the seconds to 95 % of it at best.
 
     A search that knew everything before would have it then, with a worker for each chain; N workers of which none is
@@ -70,7 +77,7 @@ def limits(place: Path, seed: int) -> tuple[float, float]:
     config, table = world(place, seed, "random", 1)
     soonest: dict[str, tuple[float, Any]] = {}
     for params in every_chain(config):
-        seconds = 0.0
+        seconds = trial_seconds
         for row in filter(None, (table.row(stage, params) for stage in STAGES)):
             seconds += row["stage_seconds"] + Cluster.measure_seconds
             soonest[row["model_key"]] = seconds, row
@@ -106,7 +113,12 @@ class Curve:
 
 
 def one_run(
-    place: Path, trials: int, budget: float, references: Sequence[float], task: tuple[str, bool, int, int]
+    place: Path,
+    trials: int,
+    budget: float,
+    trial_seconds: float,
+    references: Sequence[float],
+    task: tuple[str, bool, int, int],
 ) -> dict[str, Any]:
     """One search, until it has the share of its world's hypervolume that is asked for, or ends before."""
     sampler, reuse, workers, seed = task
@@ -123,7 +135,7 @@ def one_run(
         curve.follow(history.models)
         return curve.volumes[-1] >= asked
 
-    cluster = Cluster(workers=workers, reuse=reuse, seed=seed)
+    cluster = Cluster(workers=workers, reuse=reuse, trial_seconds=trial_seconds, seed=seed)
     history = Simulation(ParetoSearcher(study, config), config, table, cluster).run(busy_seconds=budget, enough=enough)
     starts, lengths = np.array(history.work).T
     end = curve.reached(asked)
@@ -183,8 +195,11 @@ def main() -> None:
         for seed in range(arguments.seeds)
     ]
     with Pool(arguments.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        references, soonest = zip(*pool.map(partial(limits, arguments.table), range(arguments.seeds)), strict=True)
-        search = partial(one_run, arguments.table, arguments.trials, arguments.budget, references)
+        place, trial_seconds, seeds = arguments.table, arguments.trial_seconds, range(arguments.seeds)
+        worlds = seeds[:1] if place.is_dir() else seeds  # a recorded table is the same for each seed
+        bounds = pool.map(partial(limits, place, trial_seconds), worlds) * (len(seeds) // len(worlds))
+        references, soonest = zip(*bounds, strict=True)
+        search = partial(one_run, place, arguments.trials, arguments.budget, trial_seconds, references)
         runs = list(track(pool.imap_unordered(search, tasks), "searches", total=len(tasks)))
     rows = judged(runs, soonest)
     show(rows)
@@ -233,6 +248,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--reuse-only", action="store_true", help="leave out the policies without reuse of models")
     parser.add_argument("--trials", type=int, default=400, help="most trials of a search")
     parser.add_argument("--budget", type=float, default=60_000.0, help="most computing seconds of a search")
+    parser.add_argument("--trial-seconds", type=float, default=TRIAL_SECONDS, help="of a trial beside its new models")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args()

@@ -149,6 +149,8 @@ class CompressionEvaluator:
     bootstrap_rounds: int = 2000
     hold_critical_recall: bool = False
     """Lower the critical label's threshold, on validation, until the teacher's recall is held."""
+    plan_positives: bool = True
+    """Work out `positives_needed` where a verdict is inconclusive, which takes longer than the verdict."""
 
     @cached_property
     def splits(self) -> dict[str, Split]:
@@ -205,6 +207,7 @@ class CompressionEvaluator:
             self.limits,
             rounds=self.bootstrap_rounds,
             same_model=model.key == self.teacher.key,
+            plan=self.plan_positives,
         )
 
     def evaluate_model(self, model: Artifact, stage: str) -> CompressionStageMetrics:

@@ -114,6 +114,7 @@ def check_safety_thresholds(
     rounds: int = 10_000,
     seed: int = 0,
     same_model: bool = False,
+    plan: bool = True,
 ) -> SafetyResult:
     """The candidate's verdict against the baseline on the same comments.
 
@@ -131,6 +132,7 @@ def check_safety_thresholds(
         rounds: bootstrap rounds, at least 100.
         seed: of the bootstrap; equal seeds give equal bounds.
         same_model: both predictions are one model's (the baseline's own row): nothing can drop, `safe` at any support.
+        plan: False leaves out `positives_needed`, which takes longer than the verdict.
 
     Raises:
         ValueError: shapes that do not fit, values other than 0 and 1 (NaN too), an unknown critical label, too few
@@ -146,7 +148,7 @@ def check_safety_thresholds(
         return _same_model(baseline_predictions, candidate_predictions)
     pairs = Pairs.of(labels, baseline_predictions, candidate_predictions, label_names.index(limits.critical_label))
     absent = [name for name, support in zip(label_names, labels.sum(axis=0), strict=True) if support == 0]
-    return judge(pairs, limits, rounds=rounds, seed=seed, absent=absent)
+    return judge(pairs, limits, rounds=rounds, seed=seed, absent=absent, plan=plan)
 
 
 def judge(

@@ -48,6 +48,8 @@ class Cluster:
     """Whether stages that exist are found; without it each trial runs its whole chain."""
     measure_seconds: float = 3.0
     """To measure each new model."""
+    trial_seconds: float = 0.0
+    """Of each trial beside its new models, and of one that has none: to start, to find what is there, to report."""
     deaths_per_hour: float = 0.0
     """Deaths of a worker in an hour of its work; the trial fails, and its stages so far stay."""
     straggler_share: float = 0.0
@@ -134,6 +136,8 @@ class Simulation:
         """The chain, stage by stage; yields each pause and whether it is work."""
         rows: list[Row] = []
         path: Path = ()
+        if self._cluster.trial_seconds:
+            yield self._cluster.trial_seconds, True
         for stage in STAGES:
             path += tuple(item for item in params.items() if item[0].startswith(f"{stage}."))
             row = self._table.row(stage, params)

@@ -75,6 +75,13 @@ def test_one_worker_pays_for_each_model_once() -> None:
     assert history.busy_seconds == 227.0 and history.trials == 4 and history.utilisation(1) == 1.0
 
 
+def test_a_trial_costs_its_own_time_even_if_all_its_models_are_there() -> None:
+    again = [*POINTS[:2], *POINTS[:2]]
+    history, _ = simulated(config(4, points=again), ByHand(), Cluster(measure_seconds=3.0, trial_seconds=0.5))
+    assert [time for time, _ in history.models] == [103.5, 108.0]
+    assert history.busy_seconds == 103.0 + 4.0 + 4 * 0.5 and history.utilisation(1) == 1.0
+
+
 def test_a_search_that_has_enough_ends() -> None:
     enough = {"enough": lambda history: len(history.models) == 3}
     history, _ = simulated(config(4, points=POINTS), ByHand(), Cluster(measure_seconds=3.0), **enough)

@@ -1,0 +1,80 @@
+"""The recorder on a tiny space: its rows are those of the trials themselves, and the simulator finds every chain."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evaluation.records import read_records
+from pipeline.data import prepare
+from pipeline.storage import open_store
+from search.config import STAGES
+from search.every_chain import every_chain
+from search.outcome_tables import RecordedTable
+from search.study_file import load_study, study_from
+from search.trial import run_trial
+from search.workbench import Workbench
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "record_chains.py"
+TINY: dict[str, Any] = {
+    "study": "tiny",
+    "data": {"sample_rows": 500},
+    "teacher": {"model": "scratch", "scratch_layers": 1, "scratch_width": 32, "scratch_vocabulary": 400, "epochs": 1},
+    "distil": {
+        "method": "logit",
+        "student": "ngram",
+        "buckets": {"choices": [256, 4096]},
+        "dimension": 16,
+        "alpha": {"choices": [0.2, 0.8]},
+        "ngram_epochs": 1,
+    },
+    "quantize": {"method": {"choices": ["none", "int4"]}, "block_size": 16},
+    "search": {"stop_margin": 1.0},
+    "safety": {"rounds": 200},
+    "measure": {"seconds": 0.05, "requests": 20},
+}
+SAME = [
+    "stage",
+    "parent_key",
+    "f1_macro",
+    "critical_recall",
+    "model_size_mb",
+    "safety_verdict",
+    "critical_f1_drop_upper",
+]
+
+
+def test_rows_are_those_of_trials_and_models_of_one_shape_are_equally_fast(tmp_path: Path) -> None:
+    study, folder = tmp_path / "tiny.yaml", tmp_path / "table"
+    study.write_text(yaml.safe_dump(TINY | {"results_dir": str(tmp_path / "results")}), encoding="utf-8")
+    command = [sys.executable, str(PROGRAM), str(study), "--to", str(folder), "--processes", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    rows = read_records(folder / "trials.parquet")
+    assert len(rows) == 2 + 4 * 2, "teacher, floor, and two models of each of four students"
+    by_key = rows.set_index("model_key")
+
+    config = study_from(TINY | {"results_dir": str(tmp_path / "others")})
+    data_key = prepare(config.data).add_to(open_store(config.store_place)).key
+    bench = Workbench.open(config, data_key)
+    for row in run_trial(bench, list(every_chain(config))[-1], lambda stage, row: None):
+        assert {name: by_key.loc[row["model_key"], name] for name in SAME} == {name: row[name] for name in SAME}
+
+    models = rows[rows["stage"].isin(["after_kd", "after_quantization"])]
+    speeds = models.groupby(["stage", "distil.buckets"])["speedup_factor"].nunique()
+    assert len(speeds) == 4 and (speeds == 1).all(), "alpha makes no model faster"
+    assert rows["speedup_factor"].nunique() == 1 + 1 + 4, "teacher, floor and four shapes"
+    assert rows[rows["stage"] == "baseline"]["speedup_factor"].item() == 1.0
+    assert rows["tradeoff_score"].notna().all()
+
+    table = RecordedTable(rows)
+    for params in every_chain(load_study(folder / "study.yaml", [])):
+        row = table.row("quantize", params)
+        assert table.row("distil", params) and (row is None) == (params["quantize.method"] == "none")
+    with pytest.raises(KeyError):
+        table.row("distil", dict.fromkeys((f"{stage}.method" for stage in STAGES), "logit"))
