@@ -3,9 +3,9 @@
     python benchmarks/record_chains.py STUDY.yaml --set data.path=FILE.csv --set teacher.model=FOLDER --to recorded
 
 Every searched setting must list its `choices` or have a `step`. Chains are run by `--processes`, each with one thread,
-as by as many workers of a search; a run that was stopped goes on from the store. Then, with nothing computing beside it,
-the speed-up of one model of each shape is measured: models that differ in the values of their weights alone take equally
-long. `recorded/trials.parquet` has the rows, `recorded/study.yaml` the space.
+as by as many workers of a search; a run that was stopped goes on from the store. Then, with nothing computing beside
+it, the speed-up of one model of each shape is measured: models that differ in the values of their weights alone take
+equally long. `recorded/trials.parquet` has the rows, `recorded/study.yaml` the space.
 """
 
 from __future__ import annotations
