@@ -170,6 +170,22 @@ def test_a_machine_that_never_rests_is_measured_all_the_same():
     assert len(rounds) <= 2 * 5 and len(found.times_ms["a"]) >= len(rounds) / 2
 
 
+def test_a_request_during_which_the_clock_stood_still_is_made_again():
+    asked, last = [], [0]
+
+    def now():
+        """Stands still during every seventh request."""
+        if len(asked) % 7:
+            last[0] = time.perf_counter_ns()
+        return last[0]
+
+    models = {name: Sleeper(name, 0.002, asked) for name in "ab"}
+    found = measure_latency(models, TEXTS, baseline="a", now=now, seconds=0.01, requests=3 * PANEL, seed=0)
+    assert all((times > 0).all() for times in found.times_ms.values())
+    with pytest.raises(RuntimeError, match="stood still"):
+        single_requests(Sleeper("a", 0.0, []), TEXTS, seconds=0.0, requests=1, now=lambda: 5, seed=0)
+
+
 def test_the_panel_has_the_lengths_of_the_comments():
     random = np.random.default_rng(0)
     texts = ["y" * int(length) for length in random.lognormal(3.5, 0.8, 2000) + 1]
