@@ -15,6 +15,7 @@ from typing import Any
 from pipeline import exported, ngram_bag
 from pipeline.artifact import Artifact
 from pipeline.cache import Store
+from pipeline.card_text import teacher_text
 from pipeline.choice import Choice
 from pipeline.data import load_data
 from pipeline.deployed import SUMS, Decisions, write_sums
@@ -233,6 +234,7 @@ def _card(
         data=data.notes,
         fingerprint=data.key,
         bases=_bases(results, choice.row),
+        teacher=teacher_text(_shown(_teacher_model(results)), results.settings.get("teacher") or {}),
         environment=results.facts.get("environment") or {},
         requirements=REQUIREMENTS[deployment.runtime],
         sources=("predict.py", RUNNERS[deployment.runtime].name),
@@ -243,13 +245,16 @@ def _card(
 
 def _bases(results: StudyResults, row: Mapping[str, Any]) -> dict[str, str]:
     """Licence of teacher and student encoder by name; nothing of what was trained from nothing, or on labels alone."""
-    teacher = (results.settings.get("teacher") or {}).get("model", "scratch")
-    models = [] if row["stage"] == "classical" else [str(teacher)]
+    models = [] if row["stage"] == "classical" else [_teacher_model(results)]
     if row.get("distil.student") == "encoder" and row.get("distil.model"):
         models.append(str(row["distil.model"]))
-    # Of a folder its name only: where it lies on this machine is nobody's concern.
-    return {
-        Path(model).name if Path(model).is_absolute() or Path(model).is_dir() else model: licence_of(model)
-        for model in models
-        if model != "scratch"
-    }
+    return {_shown(model): licence_of(model) for model in models if model != "scratch"}
+
+
+def _teacher_model(results: StudyResults) -> str:
+    return str((results.settings.get("teacher") or {}).get("model", "scratch"))
+
+
+def _shown(model: str) -> str:
+    """Of a folder its name only: where it lies on this machine is nobody's concern."""
+    return Path(model).name if Path(model).is_absolute() or Path(model).is_dir() else model

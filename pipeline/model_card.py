@@ -54,6 +54,8 @@ class Card:
     """Of the comments: SHA-256, hex."""
     bases: Mapping[str, str]
     """Licence of each model that this one began from, or learnt from, by its name."""
+    teacher: str
+    """How the teacher came about that all is compared with."""
     environment: Mapping[str, str]
     """Processor and versions of the study's machine."""
     requirements: Sequence[str]
@@ -169,6 +171,8 @@ def _origin(card: Card) -> list[str]:
         "It began from, or learnt from:",
         "",
         *(bases or ["- no other model: it was trained from nothing"]),
+        "",
+        f"The teacher that it is compared with: {markdown(card.teacher)}.",
         "",
         f"Environment of the study: {markdown(versions) or UNKNOWN}.",
     ]

@@ -9,7 +9,7 @@ import yaml
 from markdown_it import MarkdownIt
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from pipeline.card_text import markdown, table
+from pipeline.card_text import markdown, table, teacher_text
 from pipeline.deployed import Decisions
 from pipeline.model_card import Answered, Card, model_card
 from pipeline.runtime import Deployment
@@ -59,6 +59,7 @@ def card(**changes):
         "data": {"source": NASTY, "rows_used": 1500, "duplicate_rows": 7, "splits": {"test": {"texts": 300}}},
         "fingerprint": "f" * 64,
         "bases": {"e5-small-bn": "mit"},
+        "teacher": NASTY,
         "environment": {"onnxruntime": "1.2"},
         "requirements": ("onnxruntime>=1",),
         "sources": ("predict.py", "onnx_encoder.py"),
@@ -143,3 +144,24 @@ def test_a_label_without_positives_is_undefined():
     none = np.zeros((20, 3), dtype=np.int8)
     text = card(answered={"validation": Answered(none, none), "test": Answered(none, none)})
     assert "| threat | 0 | undefined | undefined | undefined |" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "e5, fine-tuned"),
+        (
+            {"ensemble": ["folds", "classical"]},
+            "e5, fine-tuned; it teaches together with its folds and the classical floor",
+        ),
+        ({"generations": 1}, "e5, fine-tuned, then born again: trained once more on what it says"),
+        (
+            {"generations": 2, "ensemble": ["classical"]},
+            "e5, fine-tuned, then born again: trained 2 times more on what it and the classical floor say together",
+        ),
+    ],
+)
+def test_a_card_says_how_its_teacher_came_about(settings, expected):
+    assert teacher_text("e5", settings) == expected
+    assert f"compared with: {expected}." in card(teacher=teacher_text("e5", settings))
+    assert teacher_text("scratch", {}) == "an encoder trained from nothing"
