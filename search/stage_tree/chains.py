@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
+
+from search.stage_tree.effects import PAIR
 
 Prefix = tuple[tuple[str, Any], ...]
 """The settings of the first stages of a chain, by name without what follows a `[`, in the order they were asked for."""
@@ -69,7 +72,10 @@ class Chain:
         return tuple(parts)
 
     def features(self, stage: str) -> Mapping[str, float]:
-        """What the stage's effect is learnt from: its settings, alone and with each method of the stages before."""
+        """What the stage's effect is learnt from: its settings, alone and with each method of the stages before.
+
+        And the products of any two of its numbers, under names with `PAIR`: whether they do more together.
+        """
         before = self.stages[: self.stages.index(stage)]
         methods = tuple(one for one in self.answers if one.decides and stage_of(one.name) in before)
         return _features(tuple(one for one in self.answers if stage_of(one.name) == stage), methods)
@@ -152,7 +158,9 @@ def _features(answers: tuple[Answer, ...], methods: tuple[Answer, ...]) -> Mappi
     alone = {"": 1.0}
     for answer in answers:
         alone |= {plain(answer.name) + end: number for end, number in _numbers(answer).items()}
-    return {name + method: number for method in with_methods for name, number in alone.items()}
+    ordered = [(plain(answer.name), place) for answer in answers if (place := _place(answer)) is not None]
+    pairs = {one + PAIR + other: here * there for (one, here), (other, there) in combinations(ordered, 2)}
+    return {name + method: number for method in with_methods for name, number in alone.items()} | pairs
 
 
 def _numbers(answer: Answer) -> dict[str, float]:
@@ -162,6 +170,15 @@ def _numbers(answer: Answer) -> dict[str, float]:
     found = {f"={answer.value}": 1.0}
     largest = max((abs(one) for one in answer.choices if _is_number(one)), default=0)
     return found | ({"~": answer.value / largest} if _is_number(answer.value) and largest else {})
+
+
+def _place(answer: Answer) -> float | None:
+    """Where a number is among those that were possible, from -1 to 1; None for a word, and where there is one alone."""
+    if not answer.choices:
+        return _curve(answer.value, answer.low, answer.high, answer.log)["~"] if answer.high > answer.low else None
+    if len(answer.choices) < 2 or not all(_is_number(choice) for choice in answer.choices):
+        return None
+    return 2.0 * sorted(answer.choices).index(answer.value) / (len(answer.choices) - 1) - 1.0
 
 
 def _curve(value: float, low: float, high: float, log: bool) -> dict[str, float]:

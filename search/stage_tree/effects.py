@@ -22,6 +22,10 @@ PRIOR_SHAPE, PRIOR_SCALE = 2.0, 0.01
 """Inverse-gamma prior of the noise, in squared typical effects: a tenth of an effect before anything is known."""
 PRIOR_PRECISION = 0.04
 """Of a weight, in units of the noise: a weight is a typical effect, give or take."""
+PAIR = " x "
+"""In the name of a feature that is the product of two settings."""
+MANY = 128
+"""Observations after which such features count too: before, they would only make the others less certain."""
 _ROOM = 32
 
 
@@ -31,16 +35,37 @@ class Effects:
     def __init__(self, scales: Sequence[float]) -> None:
         """Take the size of a typical effect on each target, shape [targets]."""
         self._scales = np.asarray(scales, dtype=np.float64)
+        self._few: list[tuple[Features, npt.ArrayLike]] = []
+        self._forget()
+
+    def _forget(self) -> None:
         self._columns: dict[str, int] = {}
         self._precision = PRIOR_PRECISION * np.eye(_ROOM)
-        self._moments = np.zeros((_ROOM, len(scales)))
-        self._squares = np.zeros(len(scales))
+        self._moments = np.zeros((_ROOM, len(self._scales)))
+        self._squares = np.zeros(len(self._scales))
         self.count = 0
 
-    def add(self, features: Features, values: npt.ArrayLike) -> None:
-        """Learn from one observation, values of shape [targets]."""
-        row = self._rows([features])[0]
-        scaled = np.asarray(values, dtype=np.float64) / self._scales
+    def add(self, features: Features, values: npt.ArrayLike, within: npt.ArrayLike | None = None) -> None:
+        """Learn from one observation, values of shape [targets].
+
+        Args:
+            features: of the observation.
+            values: what was observed.
+            within: the same, cut off where more or less makes no difference: learnt instead as soon as pairs count.
+        """
+        if len(self._few) == MANY:
+            self._learn(features, values if within is None else within)
+            return
+        self._few.append((features, values if within is None else within))
+        if len(self._few) < MANY:
+            self._learn(features, values)
+            return
+        self._forget()
+        for earlier in self._few:
+            self._learn(*earlier)
+
+    def _learn(self, features: Features, values: npt.ArrayLike) -> None:
+        row, scaled = self._rows([features])[0], np.asarray(values, dtype=np.float64) / self._scales
         self._precision += np.outer(row, row)
         self._moments += np.outer(row, scaled)
         self._squares += scaled**2
@@ -73,6 +98,8 @@ class Effects:
 
     def _rows(self, features: Sequence[Features]) -> FloatArray:
         """Design matrix [n, room], after making room for new names."""
+        if len(self._few) < MANY:
+            features = [{name: value for name, value in one.items() if PAIR not in name} for one in features]
         for one in features:
             for name in one:
                 self._columns.setdefault(name, len(self._columns))

@@ -20,6 +20,8 @@ nothing is expected of it, and what is left of it where something is."""
 FAILURE_SCALE = 0.3
 F1_BELOW, F1_ABOVE, ORDERS = 0.05, 0.05, 2.0
 """The box of the hypervolume: F1 from this much below the root to this much above, two orders in size and latency."""
+EXCESS_ABOVE = 0.05
+"""Beyond the safety limits by this much, a model is no more unsafe than by any more."""
 OVERHEAD_SECONDS = 2.0
 """Of each new model beside its stage: answering, measuring, reporting."""
 MOST_RUNNING = 128
@@ -59,6 +61,7 @@ class StageTree:
         self._expected = expected or (lambda chain: dict.fromkeys(self._stages, NOTHING))
         self._root: _Node | None = None
         self._gain: FrontGain | None = None
+        self._useless = np.full(4, np.inf)
         self._nodes: dict[Prefix, _Node] = {}
         self._open: list[Prefix] = []
         self._near_front: list[Prefix] = []
@@ -75,6 +78,7 @@ class StageTree:
         if self._root is None and root.losses is not None:
             self._root = _Node(np.array(root.losses), root.excess)
             worst = self._root.losses + np.array([F1_BELOW, 0.0, 0.0])
+            self._useless = np.array([worst[0], np.inf, np.inf, EXCESS_ABOVE])
             best = self._root.losses - np.array([F1_ABOVE, ORDERS, ORDERS])
             self._gain = FrontGain(worst, best, self._seed)
 
@@ -192,10 +196,13 @@ class StageTree:
         self._failures[stage].add(features, [float(outcome.losses is None)])
         if outcome.losses is None or parent is None:
             return
-        change = np.array(outcome.losses) - parent.losses
         seconds = np.log10((outcome.seconds or 0.0) + OVERHEAD_SECONDS)
-        measured = np.array([*change, outcome.excess - parent.excess, seconds])
-        self._effects[stage].add(features, measured - expected)
+        before, after = np.append(parent.losses, parent.excess), np.append(outcome.losses, outcome.excess)
+        measured, within = (
+            np.append(change, seconds) - expected
+            for change in (after - before, np.minimum(after, self._useless) - np.minimum(before, self._useless))
+        )
+        self._effects[stage].add(features, measured, within)
 
     def _grow(self, prefix: Prefix, node: _Node) -> None:
         """A new model: chains may go on below it, and the front may grow."""
