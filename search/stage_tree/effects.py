@@ -1,6 +1,7 @@
 """What a stage does to a model, learnt from what it did before: Bayesian linear regression with a closed form.
 
-A stage's effect on log size, log latency and F1 is nearly a sum of what its settings do, so a few trials teach much.
+A stage's effect on log size, log latency and F1 is nearly a sum of what its settings do, so a few trials teach much. Of
+many, products of two settings are learnt too: what a learning rate does depends on how long it is used.
 A draw from the posterior prediction is one belief that fits the data: to choose by one is Thompson sampling (Thompson
 1933, Biometrika 25; Agrawal and Goyal 2013, arXiv:1209.3352), which explores where little is known, also when many
 choose. What a model has by chance, and not of its settings, is drawn too.

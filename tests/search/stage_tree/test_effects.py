@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from search.stage_tree.effects import PRIOR_PRECISION, PRIOR_SCALE, PRIOR_SHAPE, Effects
+from search.stage_tree.effects import MANY, PAIR, PRIOR_PRECISION, PRIOR_SCALE, PRIOR_SHAPE, Effects
 
 
 def observations(count: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray]:
@@ -51,3 +51,33 @@ def test_more_names_than_the_first_room() -> None:
         effects.add({f"f{number}": 1.0}, [float(number % 7)])
     drawn = effects.sample([{f"f{number}": 1.0} for number in range(100)], np.random.default_rng(0), 400)
     np.testing.assert_allclose(drawn[..., 0].mean(axis=0), np.arange(100) % 7, atol=0.6)
+
+
+def test_products_of_settings_count_as_soon_as_there_are_many_observations() -> None:
+    generator = np.random.default_rng(3)
+    places = generator.choice([-1.0, 0.0, 1.0], size=(MANY, 2))
+    features = [{"": 1.0, "a": a, "b": b, f"a{PAIR}b": a * b} for a, b in places]
+    values = 0.5 * places[:, :1] + 2.0 * places.prod(axis=1, keepdims=True)
+    effects, plain = Effects((1.0,)), Effects((1.0,))
+    for one, value in zip(features[:-1], values[:-1], strict=True):
+        effects.add(one, value)
+        plain.add({name: number for name, number in one.items() if PAIR not in name}, value)
+    asked = [{"": 1.0, "a": a, "b": b, f"a{PAIR}b": a * b} for a, b in [(1.0, 1.0), (-1.0, 1.0), (1.0, -1.0)]]
+    few, as_plain = (one.sample(asked, np.random.default_rng(0), 300) for one in (effects, plain))
+    np.testing.assert_array_equal(few, as_plain, "a sum of single settings is all that is learnt of few")
+    effects.add(features[-1], values[-1])
+    many = effects.sample(asked, np.random.default_rng(0), 300)[..., 0]
+    np.testing.assert_allclose(many.mean(axis=0), [2.5, -2.5, -1.5], atol=0.05)
+    assert effects.count == MANY
+
+
+def test_of_many_observations_only_the_part_that_makes_a_difference_is_learnt() -> None:
+    effects, cut = Effects((1.0,)), Effects((1.0,))
+    for number in range(2 * MANY):
+        feature = {"": 1.0, "bad": float(number % 2)}
+        value = 9.0 * (number % 2) + 0.01 * (number % 5)
+        effects.add(feature, [value], [min(value, 1.0)])
+        cut.add(feature, [min(value, 1.0)])
+        drawn = [one.sample([{"": 1.0, "bad": 1.0}], np.random.default_rng(0), 4) for one in (effects, cut)]
+        same = np.array_equal(*drawn)
+        assert same == (number + 1 >= MANY or number == 0)
