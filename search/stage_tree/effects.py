@@ -25,7 +25,7 @@ PRIOR_PRECISION = 0.04
 """Of a weight, in units of the noise: a weight is a typical effect, give or take."""
 PAIR = " x "
 """In the name of a feature that is the product of two settings."""
-MANY = 128
+MANY = 64
 """Observations after which such features count too: before, they would only make the others less certain."""
 _ROOM = 32
 
