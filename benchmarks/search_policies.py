@@ -47,6 +47,7 @@ from search.tally import losses_of
 
 SHARE = 0.95
 TRIAL_SECONDS = 0.5
+"""0.4 s in the worker to find and judge two models that are there, the rest the driver's (`driver_cost.py`)."""
 POLICIES = [("stage_tree", True)] + [
     (name, reuse) for name in ("tpe", "nsgaii", "gp", "random") for reuse in (True, False)
 ]
