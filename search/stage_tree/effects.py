@@ -1,7 +1,8 @@
 """What a stage does to a model, learnt from what it did before: Bayesian linear regression with a closed form.
 
-A stage's effect on log size, log latency and F1 is nearly a sum of what its settings do, so a few trials teach much. Of
-many, products of two settings are learnt too: what a learning rate does depends on how long it is used.
+A stage's effect on log size, log latency and F1 is nearly a sum of what its settings do, so a few trials teach much.
+What two settings do together is learnt too, such as a learning rate and how long it is used: each such product is
+believed to be small until trials say otherwise.
 A draw from the posterior prediction is one belief that fits the data: to choose by one is Thompson sampling (Thompson
 1933, Biometrika 25; Agrawal and Goyal 2013, arXiv:1209.3352), which explores where little is known, also when many
 choose. What a model has by chance, and not of its settings, is drawn too.
@@ -10,6 +11,7 @@ choose. What a model has by chance, and not of its settings, is drawn too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -19,60 +21,58 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Features: TypeAlias = Mapping[str, float]
 
-PRIOR_SHAPE, PRIOR_SCALE = 2.0, 0.01
-"""Inverse-gamma prior of the noise, in squared typical effects: a tenth of an effect before anything is known."""
-PRIOR_PRECISION = 0.04
-"""Of a weight, in units of the noise: a weight is a typical effect, give or take."""
 PAIR = " x "
 """In the name of a feature that is the product of two settings."""
-MANY = 64
-"""Observations after which such features count too: before, they would only make the others less certain."""
-_ROOM = 32
+PAIR_PRECISION = 4.0
+"""Of a product's weight, for 1 of a setting's: half as large."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is believed before anything is known, in units of a typical effect."""
+
+    shape: float
+    scale: float
+    """With `shape`, the inverse-gamma distribution of the noise's variance."""
+    precision: float
+    """Of a setting's weight, in units of the noise."""
+
+
+PHYSICS = Prior(2.0, 0.01, 0.04)
+"""Size, speed and cost follow from the settings: the noise is a tenth of an effect, a weight half of one."""
+QUALITY = Prior(8.0, 1.0, 1.0)
+"""F1 and safety hang on luck as well, which moves them by a third of an effect: as much as a setting does. With less
+noise believed in, a few lucky fits look certain, and a family of better models next to them is never looked at."""
 
 
 class Effects:
     """Several targets, each linear in the same named features; features may be new at any time."""
 
-    def __init__(self, scales: Sequence[float]) -> None:
-        """Take the size of a typical effect on each target, shape [targets]."""
+    def __init__(self, scales: Sequence[float] | FloatArray, prior: Prior = PHYSICS) -> None:
+        """Take the size of a typical effect on each target, shape [targets], and the prior of all of them."""
         self._scales = np.asarray(scales, dtype=np.float64)
-        self._few: list[tuple[Features, npt.ArrayLike]] = []
-        self._forget()
-
-    def _forget(self) -> None:
+        self._prior = prior
         self._columns: dict[str, int] = {}
-        self._precision = PRIOR_PRECISION * np.eye(_ROOM)
-        self._moments = np.zeros((_ROOM, len(self._scales)))
+        self._precision = np.empty((0, 0))
+        self._moments = np.empty((0, len(self._scales)))
         self._squares = np.zeros(len(self._scales))
         self.count = 0
 
-    def add(self, features: Features, values: npt.ArrayLike, within: npt.ArrayLike | None = None) -> None:
-        """Learn from one observation, values of shape [targets].
-
-        Args:
-            features: of the observation.
-            values: what was observed.
-            within: the same, cut off where more or less makes no difference: learnt instead as soon as pairs count.
-        """
-        if len(self._few) == MANY:
-            self._learn(features, values if within is None else within)
-            return
-        self._few.append((features, values if within is None else within))
-        if len(self._few) < MANY:
-            self._learn(features, values)
-            return
-        self._forget()
-        for earlier in self._few:
-            self._learn(*earlier)
-
-    def _learn(self, features: Features, values: npt.ArrayLike) -> None:
+    def add(self, features: Features, values: npt.ArrayLike) -> None:
+        """Learn from one observation, values of shape [targets]."""
         row, scaled = self._rows([features])[0], np.asarray(values, dtype=np.float64) / self._scales
         self._precision += np.outer(row, row)
         self._moments += np.outer(row, scaled)
         self._squares += scaled**2
         self.count += 1
 
-    def sample(self, features: Sequence[Features], generator: np.random.Generator, beliefs: int = 1) -> FloatArray:
+    def sample(
+        self,
+        features: Sequence[Features],
+        generator: np.random.Generator,
+        beliefs: int = 1,
+        luck: Sequence[bool] | None = None,
+    ) -> FloatArray:
         """What `beliefs` draws from the posterior predict of these observations, their own luck included.
 
         A model may turn out better than its settings: what cannot be foreseen counts for what is worth trying.
@@ -81,6 +81,7 @@ class Effects:
             features: of n observations.
             generator: of the draws.
             beliefs: number of draws.
+            luck: whether an observation's own luck is drawn, shape [n]; of all if not given.
 
         Returns:
             shape [beliefs, n, targets].
@@ -90,29 +91,31 @@ class Effects:
         mean = cho_solve(factor, self._moments)
         rest = np.maximum(self._squares - (mean * self._moments).sum(axis=0), 0.0)
         shape = (beliefs, 1, len(self._scales))
-        noise = (PRIOR_SCALE + rest / 2.0) / generator.gamma(PRIOR_SHAPE + self.count / 2.0, size=shape)
+        noise = (self._prior.scale + rest / 2.0) / generator.gamma(self._prior.shape + self.count / 2.0, size=shape)
         standard = generator.standard_normal((len(mean), beliefs * len(self._scales)))
         spread = solve_triangular(factor[0], standard, lower=True, trans="T").reshape(len(mean), beliefs, -1)
         weights = mean + spread.transpose(1, 0, 2) * np.sqrt(noise)
-        luck = generator.standard_normal((beliefs, len(rows), len(self._scales))) * np.sqrt(noise)
-        return np.asarray((rows @ weights + luck) * self._scales, dtype=np.float64)
+        chance = generator.standard_normal((beliefs, len(rows), len(self._scales))) * np.sqrt(noise)
+        if luck is not None:
+            chance *= np.asarray(luck)[:, None]
+        return np.asarray((rows @ weights + chance) * self._scales, dtype=np.float64)
 
     def _rows(self, features: Sequence[Features]) -> FloatArray:
-        """Design matrix [n, room], after making room for new names."""
-        if len(self._few) < MANY:
-            features = [{name: value for name, value in one.items() if PAIR not in name} for one in features]
-        for one in features:
-            for name in one:
-                self._columns.setdefault(name, len(self._columns))
-        if len(self._columns) > len(self._precision):
-            self._grow(max(2 * len(self._precision), len(self._columns)))
-        rows = np.zeros((len(features), len(self._precision)))
+        """Design matrix [n, names], after making room for new names."""
+        new = dict.fromkeys(name for one in features for name in one if name not in self._columns)
+        if new:
+            self._grow(list(new))
+        rows = np.zeros((len(features), len(self._columns)))
         for row, one in zip(rows, features, strict=True):
             row[[self._columns[name] for name in one]] = list(one.values())
         return rows
 
-    def _grow(self, room: int) -> None:
-        known = len(self._precision)
-        precision, moments = PRIOR_PRECISION * np.eye(room), np.zeros((room, len(self._scales)))
-        precision[:known, :known], moments[:known] = self._precision, self._moments
-        self._precision, self._moments = precision, moments
+    def _grow(self, names: Sequence[str]) -> None:
+        """Room for new names, of which nothing is known but the prior."""
+        known = len(self._columns)
+        self._columns |= {name: known + index for index, name in enumerate(names)}
+        prior = [self._prior.precision * (PAIR_PRECISION if PAIR in name else 1.0) for name in names]
+        precision = np.diag(np.concatenate([np.zeros(known), prior]))
+        precision[:known, :known] = self._precision
+        self._precision = precision
+        self._moments = np.vstack([self._moments, np.zeros((len(names), len(self._scales)))])

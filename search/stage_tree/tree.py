@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 
 from search.stage_tree.chains import Chain, Prefix
-from search.stage_tree.effects import Effects, Features, FloatArray
+from search.stage_tree.effects import PHYSICS, QUALITY, Effects, Features, FloatArray
 from search.stage_tree.gain import FrontGain
 from search.stage_tree.prospects import Prospects
 
 EFFECT_SCALES, LEFT_SCALES = (0.03, 0.4, 0.4, 0.05, 0.5), (0.03, 0.15, 0.15, 0.05, 0.2)
 """A typical effect of one setting on the three losses, the excess over the safety limits, and log10 seconds: where
 nothing is expected of it, and what is left of it where something is."""
+TARGETS = {QUALITY: [0, 3], PHYSICS: [1, 2, 4]}
+"""Of `EFFECT_SCALES`: F1 and excess, which are learnt apart from size, latency and seconds."""
 FAILURE_SCALE = 0.3
 F1_BELOW, F1_ABOVE, ORDERS = 0.05, 0.05, 2.0
 """The box of the hypervolume: F1 from this much below the root to this much above, two orders in size and latency."""
 EXCESS_ABOVE = 0.05
-"""Beyond the safety limits by this much, a model is no more unsafe than by any more."""
+"""Beyond the safety limits by this much, a model is no more unsafe than by any more: that is not learnt."""
 OVERHEAD_SECONDS = 2.0
 """Of each new model beside its stage: answering, measuring, reporting."""
 MOST_RUNNING = 128
@@ -70,7 +72,10 @@ class StageTree:
         self._ended: set[Prefix] = set()
         self._dead: set[Prefix] = set()
         self._left_out: set[Prefix] = set()
-        self._effects = {stage: Effects(LEFT_SCALES if expected else EFFECT_SCALES) for stage in stages}
+        scales = np.array(LEFT_SCALES if expected else EFFECT_SCALES)
+        self._effects = {
+            stage: {prior: Effects(scales[targets], prior) for prior, targets in TARGETS.items()} for stage in stages
+        }
         self._failures = {stage: Effects((FAILURE_SCALE,)) for stage in stages}
 
     def plant(self, root: StageOutcome) -> None:
@@ -134,23 +139,26 @@ class StageTree:
     def prospects(self, chains: Sequence[Chain], generator: np.random.Generator, beliefs: int) -> Prospects:
         """What chains promise under several beliefs; random before the root is known.
 
-        What running trials should bring under the same belief counts as gained already.
+        What running trials should bring under the same belief counts as gained already, but not what they would bring
+        by luck: else, where many run, all that is good seems to be found.
         """
         if self._root is None or self._gain is None:
             gain, second = generator.random((beliefs, len(chains))), np.ones((beliefs, len(chains)))
             return Prospects(gain, second, gain, second)
-        losses, seconds, works = self._predict(self._root, [*chains, *self._running(generator)], generator, beliefs)
-        running, losses = losses[:, len(chains) :], losses[:, : len(chains)]
+        running = self._running(generator)
+        luck = [True] * len(chains) + [False] * len(running)
+        losses, seconds, works = self._predict(self._root, [*chains, *running], luck, generator, beliefs)
+        gained, losses = losses[:, len(chains) :], losses[:, : len(chains)]
         seconds, works = seconds[:, : len(chains)], works[:, : len(chains)]
         # Where nothing seems to gain, the cheapest chain with a safe model is tried: it teaches something for little.
         safe = np.isfinite(losses).any(axis=(-1, -2))
-        gain = (self._gain.of(losses, running) + 1e-9 * safe + 1e-12) * works
+        gain = (self._gain.of(losses, gained) + 1e-9 * safe + 1e-12) * works
         later = np.arange(len(self._stages)) > np.array([self.first_missing(chain) for chain in chains])[:, None]
         begun = np.where(later[:, :, None], np.inf, losses)
         return Prospects(
             gain,
             seconds.sum(axis=-1),
-            self._gain.of(begun, running) * works,
+            self._gain.of(begun, gained) * works,
             np.where(later, 0.0, seconds).sum(axis=-1),
         )
 
@@ -162,7 +170,12 @@ class StageTree:
         return [chains[index] for index in generator.choice(len(chains), MOST_RUNNING, replace=False)]
 
     def _predict(
-        self, root: _Node, chains: Sequence[Chain], generator: np.random.Generator, beliefs: int
+        self,
+        root: _Node,
+        chains: Sequence[Chain],
+        luck: Sequence[bool],
+        generator: np.random.Generator,
+        beliefs: int,
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Losses of each stage's model [beliefs, chains, stages, 3], infinite for one that exists, is left out or is
         infeasible; seconds of each stage [beliefs, chains, stages]; probability that all work [beliefs, chains].
@@ -182,7 +195,10 @@ class StageTree:
             if not new:
                 continue
             features = [chains[row].features(stage) for row in new]
-            effect = self._effects[stage].sample(features, generator, beliefs) + [expected[row][stage] for row in new]
+            effect = np.tile([expected[row][stage] for row in new], (beliefs, 1, 1))
+            lucky = [luck[row] for row in new]
+            effect[..., TARGETS[QUALITY]] += self._effects[stage][QUALITY].sample(features, generator, beliefs, lucky)
+            effect[..., TARGETS[PHYSICS]] += self._effects[stage][PHYSICS].sample(features, generator, beliefs)
             failing = self._failures[stage].sample(features, generator, beliefs)[..., 0]
             values[:, new] += effect[..., :4]
             losses[:, new, index] = np.where(values[:, new, 3:] <= 0.0, values[:, new, :3], np.inf)
@@ -198,11 +214,10 @@ class StageTree:
             return
         seconds = np.log10((outcome.seconds or 0.0) + OVERHEAD_SECONDS)
         before, after = np.append(parent.losses, parent.excess), np.append(outcome.losses, outcome.excess)
-        measured, within = (
-            np.append(change, seconds) - expected
-            for change in (after - before, np.minimum(after, self._useless) - np.minimum(before, self._useless))
-        )
-        self._effects[stage].add(features, measured, within)
+        change = np.minimum(after, self._useless) - np.minimum(before, self._useless)
+        measured = np.append(change, seconds) - expected
+        for prior, targets in TARGETS.items():
+            self._effects[stage][prior].add(features, measured[targets])
 
     def _grow(self, prefix: Prefix, node: _Node) -> None:
         """A new model: chains may go on below it, and the front may grow."""
