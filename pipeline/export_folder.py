@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from pipeline import exported, ngram_bag
 from pipeline.artifact import Artifact
+from pipeline.bases import bases_of, shown, teacher_model
 from pipeline.cache import Store
 from pipeline.card_text import teacher_text
 from pipeline.choice import Choice
@@ -22,7 +22,7 @@ from pipeline.deployed import SUMS, Decisions, write_sums
 from pipeline.errors import InputError
 from pipeline.export_check import Comparison, ExportedDiffers, answers_of_study, compare
 from pipeline.huggingface_form import write_huggingface
-from pipeline.model_card import UNKNOWN, Answered, Card, model_card
+from pipeline.model_card import Answered, Card, model_card
 from pipeline.model_rows import SHOWN_KEY, number
 from pipeline.ngram_bag import HASHING
 from pipeline.object_store import is_url
@@ -132,32 +132,6 @@ def decisions_of(row: Mapping[str, Any], deployment: Deployment, results: StudyR
     return Decisions(deployment.labels, known, results.critical_label)
 
 
-def licence_of(model: str) -> str:
-    """The licence that a model's README or config names, as the hub writes it; `unknown` where they do not.
-
-    Args:
-        model: a folder, or a hub id that is looked for in the local cache.
-    """
-    texts = {name: _text_of_model(model, name) for name in ("README.md", "config.json")}
-    matter = re.match(r"---\r?\n(.*?)\r?\n---", texts["README.md"], re.DOTALL)
-    found = re.search(r"^license:\s*[\"']?([\w.+-]+)", matter[1], re.MULTILINE) if matter else None
-    found = found or re.search(r'"license"\s*:\s*"([\w.+-]+)"', texts["config.json"])
-    return found[1] if found else UNKNOWN
-
-
-def _text_of_model(model: str, name: str) -> str:
-    file: Any = Path(model, name)
-    if not Path(model).is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        try:
-            file = try_to_load_from_cache(model, name)
-        except ValueError:  # no valid hub id
-            return ""
-    is_file = isinstance(file, str | Path) and Path(file).is_file()
-    return Path(file).read_text(encoding="utf-8", errors="replace") if is_file else ""
-
-
 def _store(place: Path | str, results: StudyResults) -> Store:
     if not is_url(str(place)) and not Path(place).is_dir():
         raise InputError([f"{place}: the store of the study is gone; {_remedy(results)}"])
@@ -233,28 +207,11 @@ def _card(
         confidence=float(safety.get("confidence", 0.95)),
         data=data.notes,
         fingerprint=data.key,
-        bases=_bases(results, choice.row),
-        teacher=teacher_text(_shown(_teacher_model(results)), results.settings.get("teacher") or {}),
+        bases=bases_of(results, choice.row),
+        teacher=teacher_text(shown(teacher_model(results)), results.settings.get("teacher") or {}),
         environment=results.facts.get("environment") or {},
         requirements=REQUIREMENTS[deployment.runtime],
         sources=("predict.py", RUNNERS[deployment.runtime].name),
         no_huggingface=no_huggingface,
         pooling=json.loads(head.read_text(encoding="utf-8"))["pooling"] if head.is_file() else None,
     )
-
-
-def _bases(results: StudyResults, row: Mapping[str, Any]) -> dict[str, str]:
-    """Licence of teacher and student encoder by name; nothing of what was trained from nothing, or on labels alone."""
-    models = [] if row["stage"] == "classical" else [_teacher_model(results)]
-    if row.get("distil.student") == "encoder" and row.get("distil.model"):
-        models.append(str(row["distil.model"]))
-    return {_shown(model): licence_of(model) for model in models if model != "scratch"}
-
-
-def _teacher_model(results: StudyResults) -> str:
-    return str((results.settings.get("teacher") or {}).get("model", "scratch"))
-
-
-def _shown(model: str) -> str:
-    """Of a folder its name only: where it lies on this machine is nobody's concern."""
-    return Path(model).name if Path(model).is_absolute() or Path(model).is_dir() else model

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from pipeline.bases import licence_of
 from pipeline.cache import Store
 from pipeline.data import load_data
 from pipeline.deployed import altered_files, load_deployed
 from pipeline.export import main
 from pipeline.export_check import answers_of_study, compare, stored_logits
-from pipeline.export_folder import REQUIREMENTS, licence_of
+from pipeline.export_folder import REQUIREMENTS
 from pipeline.manifest import sealed
 from pipeline.remote import Remote
 from pipeline.remote_store import RemoteStore
