@@ -11,7 +11,6 @@ equally long. `recorded/trials.parquet` has the rows, `recorded/study.yaml` the 
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
@@ -27,10 +26,10 @@ from evaluation.evaluator import CompressionEvaluator, SplitName
 from evaluation.latency import clock, measure_latency, node_slot
 from evaluation.records import write_records
 from evaluation.safety import SafetyResult
+from evaluation.shape import shape_of
 from evaluation.speedup import paired_speedup
 from pipeline.artifact import Artifact, Notes
 from pipeline.data import load_data
-from pipeline.manifest import MANIFEST
 from pipeline.runtime import load_classifier
 from pipeline.storage import open_store
 from search.config import StudyConfig
@@ -89,7 +88,7 @@ class Untimed(CompressionEvaluator):
 
     def speed(self, model: Artifact, session: str = "search") -> Notes:
         """The model's shape, to find its speed by."""
-        return {SHAPE: shape_of(model)}
+        return {SHAPE: shape_of(model.path)}
 
     def classification(self, model: Artifact, split: SplitName) -> dict[str, Any]:
         """As `CompressionEvaluator`'s."""
@@ -121,16 +120,6 @@ class RecordingBench(Workbench):
             parts = {part.name: getattr(whole, part.name) for part in fields(CompressionEvaluator)}
             self.evaluators[teacher.key] = Untimed(**{**parts, "plan_positives": False})
         return self.evaluators[teacher.key]
-
-
-def shape_of(model: Artifact) -> str:
-    """Digest of all that decides how long a model takes: its files, of weights only the names and sizes."""
-    parts = [
-        (path.name, path.read_text("utf-8") if path.suffix == ".json" else str(path.stat().st_size))
-        for path in sorted(model.path.iterdir())
-        if path.name != MANIFEST
-    ]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def with_speeds(bench: Workbench, rows: Sequence[Row]) -> Iterator[Row]:

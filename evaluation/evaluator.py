@@ -29,6 +29,7 @@ from evaluation.latency import (
 from evaluation.memory import peak_memory_mb
 from evaluation.metrics import classification_metrics
 from evaluation.safety import SafetyLimits, SafetyResult, check_safety_thresholds
+from evaluation.shape import shape_of
 from evaluation.size import measure_size
 from evaluation.speedup import paired_speedup, summarise
 from evaluation.stage_metrics import SCALAR_FIELDS, CompressionStageMetrics
@@ -228,18 +229,22 @@ class CompressionEvaluator:
     def speed(self, model: Artifact, session: Literal["search", "quiet"] = "search") -> Notes:
         """Latency, throughput, memory and what they are bound to (`measured_on`), once a session and machine.
 
-        The speed-up over eager PyTorch is the model's over the teacher by the teacher's own.
+        While a search runs, models of one shape are equally fast (`evaluation/shape.py`), and one of them is timed; in
+        the quiet session each is. The speed-up over eager PyTorch is the model's over the teacher by the teacher's own.
         """
         here = machine(self.latency.threads)
         protocol = self.latency.model_copy(update={"machine": here, "session": session})
-        figures = self.store.run(measure_speed, protocol, self.data, model, self.teacher).notes
+        shared = session == "search" and model.key != self.teacher.key
+        counts_as = {model.key: shape_of(model.path)} if shared else {}
+        timed = self.store.run(measure_speed, protocol, self.data, model, self.teacher, counts_as=counts_as)
+        figures = {**timed.notes, "timed_model": timed.manifest["parents"][0]}
         if model.key == self.teacher.key:
             return figures
         over_eager = self.speed(self.teacher, session)["speedup_vs_eager"]
         return {**figures, "speedup_vs_eager": figures["speedup_factor"] * over_eager}
 
     def measured_on(self, model: Artifact) -> Notes:
-        """What the figures of `speed` are bound to, as columns: `machine`, `rounds_repeated`, `waited_percent`."""
+        """What the figures of `speed` are bound to, as columns: `machine`, `timed_model`, and how quiet it was."""
         return {name: value for name, value in self.speed(model).items() if name not in SCALAR_FIELDS}
 
     def size(self, model: Artifact) -> dict[str, Any]:

@@ -77,6 +77,7 @@ _METRICS: dict[str, Any] = {
         _FLOAT,
     ),
     "machine": _STRING,
+    "timed_model": _STRING,
     "rounds_repeated": _INTEGER,
     "waited_percent": _FLOAT,
 }
@@ -94,6 +95,9 @@ _JUDGEMENT: dict[str, Any] = {
 }
 FIXED: dict[str, Any] = {**_IDENTITY, **_METRICS, **_JUDGEMENT}
 """Arrow type of every fixed column, in the file's order."""
+
+ADDED = {"timed_model"}
+"""Fixed columns that older files of this version lack: null there."""
 
 BY_LABEL: dict[str, Any] = {
     **dict.fromkeys(
@@ -120,6 +124,7 @@ RUN_DEPENDENT = (
     "speedup_high",
     "speedup_vs_eager",
     "machine",
+    "timed_model",
     "rounds_repeated",
     "waited_percent",
     "tradeoff_score",
@@ -195,6 +200,8 @@ def read_records(path: Path) -> pd.DataFrame:
             table = pq.read_table(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: damaged ({error}): run the study again") from error
+    for name in ADDED.difference(table.column_names):
+        table = table.append_column(name, pa.nulls(len(table), FIXED[name]))
     missing = [name for name in FIXED if name not in table.column_names]
     if missing:
         raise ValueError(f"{path}: no column {', '.join(missing)}: run the study again (write_records always has them)")

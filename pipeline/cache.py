@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -67,17 +67,26 @@ class Store:
         self._verified: dict[str, FileStates] = {}
         """What the files of each artifact were when their digests were last compared."""
 
-    def run(self, stage: Stage, config: Config, *inputs: Artifact) -> Artifact:
+    def run(
+        self, stage: Stage, config: Config, *inputs: Artifact, counts_as: Mapping[str, str] | None = None
+    ) -> Artifact:
         """The stage's artifact, built now or found.
 
         The first input is the data where there is any, the second the model that the stage works on. A stage whose
         method is `none` passes that model on unchanged.
+
+        Args:
+            stage: to run.
+            config: of the stage.
+            inputs: what it works on.
+            counts_as: by key, what an input stands for where another that stands for the same leaves the same result:
+                what was built of that one is found. The manifest's `parents` tell which it was.
         """
         if isinstance(config, StageConfig) and config.method == "none":
             return inputs[1]
         data = next((one.key for one in inputs if one.stage == "data"), None)
         parents = [one.key for one in inputs if one.stage != "data"]
-        key = artifact_key(stage, config, parents, data)
+        key = artifact_key(stage, config, [(counts_as or {}).get(parent, parent) for parent in parents], data)
 
         def build(folder: Path) -> Notes:
             try:

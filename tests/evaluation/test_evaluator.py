@@ -13,6 +13,8 @@ from evaluation.records import read_records, write_records
 from evaluation.safety import SafetyLimits
 from evaluation.stage_metrics import CompressionStageMetrics
 from pipeline.cache import artifact_key
+from pipeline.config import PruneConfig
+from pipeline.prune import prune
 from pipeline.runtime import EagerClassifier, load_classifier
 
 STAGES = {
@@ -185,9 +187,21 @@ def test_a_model_is_measured_once_a_session(measured, evaluator, tiny_pruned):
     assert len(list(evaluator.store.root.glob("latency/*"))) == len(before) + 2, "the model, and the teacher before it"
 
 
+def test_of_models_of_one_shape_one_is_timed_in_the_search_and_each_in_the_quiet_session(
+    measured, evaluator, tiny_store, tiny_data, tiny_teacher, tiny_pruned
+):
+    config = PruneConfig(method="wanda", learning_rate=2e-3)
+    alike = tiny_store.run(prune, config, tiny_data, tiny_pruned, tiny_teacher)
+    known, before = evaluator.speed(tiny_pruned), set(evaluator.store.root.glob("latency/*"))
+    assert evaluator.speed(alike) == known and set(evaluator.store.root.glob("latency/*")) == before
+    assert known["timed_model"] != tiny_teacher.key == evaluator.speed(tiny_teacher)["timed_model"]
+    quiet = evaluator.speed(alike, "quiet")
+    assert quiet["timed_model"] == alike.key and quiet["latency_mean_ms"] != known["latency_mean_ms"]
+
+
 def test_figures_are_bound_to_the_machine(measured, evaluator, tiny_int8, tmp_path):
     about = evaluator.measured_on(tiny_int8)
-    assert about.keys() == {"machine", "rounds_repeated", "waited_percent"}
+    assert about.keys() == {"machine", "timed_model", "rounds_repeated", "waited_percent"}
     assert about["machine"] == machine(1) and 0 <= about["waited_percent"] < 100
     assert isinstance(about["rounds_repeated"], int) and about["rounds_repeated"] >= 0
     rows = [{"stage": "after_quantization", "status": "ok", **measured["tiny_int8"].to_flat_dict(), **about}]

@@ -169,6 +169,13 @@ def test_reading_names_the_file_and_what_is_wrong(tmp_path: Path) -> None:
         read_records(path)
 
 
+def test_an_older_file_lacks_a_column_that_was_added(tmp_path: Path) -> None:
+    path = tmp_path / "trials.parquet"
+    write_records([row()], path)
+    pq.write_table(pq.read_table(path).drop_columns(["timed_model"]), path)
+    assert read_records(path)["timed_model"].isna().all()
+
+
 def test_a_file_damaged_in_the_middle_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "trials.parquet"
     write_records([row()] * 3, path)
