@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from evaluation.evaluator import CompressionEvaluator, SplitName
+from evaluation.evaluator import CompressionEvaluator
 from evaluation.latency import clock, measure_latency, node_slot
+from evaluation.measuring import SplitName
 from evaluation.records import write_records
 from evaluation.safety import SafetyResult
 from evaluation.shape import shape_of
@@ -130,7 +131,8 @@ def with_speeds(bench: Workbench, rows: Sequence[Row]) -> Iterator[Row]:
     shapes = track(examples.items(), "speeds of shapes")
     speeds = {shape: speedup(bench, evaluator.teacher, find_model(bench, row)) for shape, row in shapes}
     for row in rows:
-        speed = speeds[row.pop(SHAPE)]
+        shape = row.pop(SHAPE)
+        row["timed_model"], speed = examples[shape]["model_key"], speeds[shape]
         scored = evaluator.scores(row["f1_macro"], row["critical_f1"], row["size_compression_ratio"], speed)
         yield {**row, "speedup_factor": speed, **scored}
 

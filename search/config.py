@@ -113,7 +113,7 @@ class SafetyConfig(Config):
 
 
 class MeasureConfig(Config):
-    """How long latency is measured; the limits are those of `evaluation.evaluator.LatencyConfig`."""
+    """How long latency is measured; the limits are those of `evaluation.measuring.LatencyConfig`."""
 
     seconds: float = Field(1.0, gt=0.0, le=600.0)
     """Shortest measurement of one model, in seconds."""

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from evaluation.evaluator import CompressionEvaluator, SplitName
+from evaluation.evaluator import CompressionEvaluator
 from evaluation.flip_files import COLUMNS, Flips
 from evaluation.flips import label_flips
+from evaluation.measuring import SplitName
 from evaluation.noise import macro_f1_draws, may_compete, within_noise
 from pipeline.artifact import Artifact
 from pipeline.data import load_data

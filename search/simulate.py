@@ -47,7 +47,9 @@ class Cluster:
     reuse: bool = True
     """Whether stages that exist are found; without it each trial runs its whole chain."""
     measure_seconds: float = 3.0
-    """To measure each new model."""
+    """To measure each new model, its speed apart."""
+    timing_seconds: float = 0.0
+    """To measure the speed of a new model; with reuse, of the first of each shape alone (`evaluation/shape.py`)."""
     trial_seconds: float = 0.0
     """Of each trial beside its new models, and of one that has none: to start, to find what is there, to report."""
     deaths_per_hour: float = 0.0
@@ -90,6 +92,7 @@ class Simulation:
         self._searcher, self._config, self._table, self._cluster = searcher, config, table, cluster
         self._generator = np.random.default_rng(cluster.seed)
         self._ready: dict[Path, float] = {}
+        self._timed: set[str] = set()
         self._ids = count()
         self._now = 0.0
         self.history = History()
@@ -146,7 +149,7 @@ class Simulation:
             while self._cluster.reuse and self._ready.get(path, 0.0) > self._now:
                 yield self._ready[path] - self._now, False
             if not (self._cluster.reuse and path in self._ready):
-                length, dies = self._length(float(row["stage_seconds"]) + self._cluster.measure_seconds)
+                length, dies = self._length(float(row["stage_seconds"]) + self._measuring(row))
                 self._ready[path] = self._now + length
                 yield length, True
                 if dies:
@@ -160,6 +163,13 @@ class Simulation:
                 rows[-1] = row | {"status": "stopped_unsafe"}
                 break
         self._searcher.on_trial_complete(trial_id, {ROWS: rows or [self._table.teacher()]})
+
+    def _measuring(self, row: Row) -> float:
+        """Seconds to measure a new model."""
+        cluster, shape = self._cluster, row.get("timed_model") or row["model_key"]
+        known = cluster.reuse and shape in self._timed
+        self._timed.add(shape)
+        return cluster.measure_seconds + (0.0 if known else cluster.timing_seconds)
 
     def _length(self, seconds: float) -> tuple[float, bool]:
         """How long work goes on, and whether the worker dies of it."""

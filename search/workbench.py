@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from evaluation.evaluator import CompressionEvaluator, LatencyConfig
+from evaluation.evaluator import CompressionEvaluator
+from evaluation.measuring import LatencyConfig
 from evaluation.safety import SafetyLimits
 from pipeline.artifact import Artifact
 from pipeline.born_again import train_born_again

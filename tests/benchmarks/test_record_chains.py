@@ -69,6 +69,7 @@ def test_rows_are_those_of_trials_and_models_of_one_shape_are_equally_fast(tmp_p
     speeds = models.groupby(["stage", "distil.buckets"])["speedup_factor"].nunique()
     assert len(speeds) == 4 and (speeds == 1).all(), "alpha makes no model faster"
     assert rows["speedup_factor"].nunique() == 1 + 1 + 4, "teacher, floor and four shapes"
+    assert rows["timed_model"].nunique() == 1 + 1 + 4 and set(rows["timed_model"]) <= set(rows["model_key"])
     assert rows[rows["stage"] == "baseline"]["speedup_factor"].item() == 1.0
     assert rows["tradeoff_score"].notna().all()
 

@@ -8,7 +8,8 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, hamming_loss, recall_score, roc_auc_score
 
 from evaluation.environment import machine
-from evaluation.evaluator import CompressionEvaluator, LatencyConfig, measure_speed
+from evaluation.evaluator import CompressionEvaluator
+from evaluation.measuring import LatencyConfig, measure_speed
 from evaluation.records import read_records, write_records
 from evaluation.safety import SafetyLimits
 from evaluation.stage_metrics import CompressionStageMetrics

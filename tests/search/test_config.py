@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from evaluation.evaluator import LatencyConfig
+from evaluation.measuring import LatencyConfig
 from pipeline.errors import InputError
 from search.config import (
     STAGES,

@@ -82,6 +82,20 @@ def test_a_trial_costs_its_own_time_even_if_all_its_models_are_there() -> None:
     assert history.busy_seconds == 103.0 + 4.0 + 4 * 0.5 and history.utilisation(1) == 1.0
 
 
+def test_of_models_of_one_shape_the_first_is_timed_and_without_reuse_each() -> None:
+    class OneShapeAStage(ByHand):
+        def row(self, stage: str, params: Any) -> Any:
+            row = super().row(stage, params)
+            return row and row | {"timed_model": row["stage"]}
+
+    def seconds(reuse: bool) -> float:
+        cluster = Cluster(measure_seconds=1.0, timing_seconds=5.0, reuse=reuse)
+        return simulated(config(4, points=POINTS), OneShapeAStage(), cluster)[0].busy_seconds
+
+    assert seconds(reuse=True) == (100 + 1 + 10 + 1 + 100) + 5 * 1.0 + 3 * 5.0
+    assert seconds(reuse=False) == 100 + 101 + 111 + 100 + 7 * (1.0 + 5.0)
+
+
 def test_a_search_that_has_enough_ends() -> None:
     enough = {"enough": lambda history: len(history.models) == 3}
     history, _ = simulated(config(4, points=POINTS), ByHand(), Cluster(measure_seconds=3.0), **enough)
