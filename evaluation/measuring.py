@@ -73,7 +73,7 @@ def measure_speed(config: LatencyConfig, folder: Path, data: Artifact, model: Ar
 
 
 def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: Sequence[str]) -> dict[str, Any]:
-    """All latency, throughput and memory fields of `CompressionStageMetrics`, alone on the machine's measuring slot.
+    """All latency, throughput and memory fields of `CompressionStageMetrics`, timed alone on the machine's slot.
 
     And what they are bound to: `machine`, `rounds_repeated`, and `waited_percent`, the share of the rounds' time in
     which the scheduler gave the core to others.
@@ -82,6 +82,7 @@ def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: Se
 
     seed, now, here = SEEDS[config.session], clock(config.threads), machine(config.threads)
     threads = torch.get_num_threads()
+    memory = peak_memory_mb(model, texts[:MEMORY_COMMENTS], config.threads)  # by no clock: nobody needs to wait for it
     with node_slot():
         torch.set_num_threads(config.threads)
         try:
@@ -100,7 +101,6 @@ def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: Se
             remember(asked, rounds.usual_ms, changed=rounds.changed)
             requests = single_requests(candidate, texts, seconds=config.seconds / 4, **least)
             per_second = throughput(candidate, texts, seconds=config.seconds / 2, threads=config.threads, seed=seed)
-            memory = peak_memory_mb(model, texts[:MEMORY_COMMENTS], config.threads)
         finally:
             torch.set_num_threads(threads)
     times = rounds.times_ms

@@ -17,16 +17,23 @@ def resident_mb(field: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
+def import_runtime(name: str) -> None:
+    """Load the code that every model of a runtime needs: it is none of the model's memory."""
+    if name == "onnxruntime":
+        import onnxruntime
+
+        onnxruntime.get_available_providers()
+    elif name == "ngram":
+        import pipeline.ngram  # noqa: F401
+    else:
+        import pipeline.classical  # noqa: F401
+
+
 def main() -> None:
     """Arguments: folder, threads."""
     folder, threads = Path(sys.argv[1]), int(sys.argv[2])
     texts = sys.stdin.read().split("\0")
-    if load_deployment(folder).runtime == "onnxruntime":
-        import onnxruntime
-
-        onnxruntime.get_available_providers()
-    else:
-        import pipeline.classical  # noqa: F401
+    import_runtime(load_deployment(folder).runtime)
     with suppress(OSError):  # forget the peak of the imports, where the kernel allows it
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     idle = resident_mb("VmRSS")
