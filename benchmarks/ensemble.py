@@ -23,9 +23,9 @@ from rich.table import Table
 
 from pipeline.config import DistilConfig
 from pipeline.data import Data, load_data
-from pipeline.distil import distil
 from pipeline.ensemble import Member
 from pipeline.runtime import load_classifier, sigmoid
+from pipeline.stages import distil
 from pipeline.storage import open_store
 from pipeline.thresholds import best_label_thresholds, f1_macro
 from search.start import checked

@@ -36,9 +36,8 @@ from evaluation.speedup import paired_speedup
 from pipeline.cache import Store
 from pipeline.config import DataConfig, DistilConfig, TeacherConfig
 from pipeline.data import load_data, prepare
-from pipeline.distil import distil
 from pipeline.runtime import Classifier, load_classifier
-from pipeline.teacher import train_teacher
+from pipeline.stages import distil, train_teacher
 
 PROTOCOLS = ("paired", "separate means", "separate medians")
 SPIN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    for _ in range(10**6): pass"

@@ -25,9 +25,7 @@ from rich.table import Table
 from evaluation.evaluator import CompressionEvaluator
 from pipeline.artifact import Artifact
 from pipeline.config import DistilConfig, PruneConfig, QuantizeConfig
-from pipeline.distil import distil
-from pipeline.prune import prune
-from pipeline.quantize import quantize
+from pipeline.stages import distil, prune, quantize
 from pipeline.storage import open_store
 from search.start import checked
 from search.workbench import Workbench

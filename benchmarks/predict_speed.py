@@ -42,11 +42,10 @@ from pipeline.comment_stream import CHUNK, SUFFIXES, Comment, read_comments
 from pipeline.config import DataConfig, DistilConfig, TeacherConfig
 from pipeline.data import prepare
 from pipeline.deployed import Decisions, Deployed, load_deployed, write_sums
-from pipeline.distil import distil
 from pipeline.line_stream import read_lines
 from pipeline.runtime import OnnxClassifier, load_deployment
 from pipeline.sample import generate_comments
-from pipeline.teacher import train_teacher
+from pipeline.stages import distil, train_teacher
 from pipeline.tokens import sorted_batches, tokenise
 
 LEAST_RATE, LEAST_SHARE, MOST_GROWTH = 5000.0, 0.9, 0.1

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 DEPARTURE_MADS, DEPARTURE = 4.0, math.log(1.03)
 """A round departs beyond this many median absolute deviations, and never for less than 3 %."""
@@ -87,9 +87,8 @@ def paired_speedup(
         return math.exp(point), 0.0, math.inf
     draws = np.random.default_rng(0).integers(rounds, size=(RESAMPLES, rounds))
     error = float(_log_ratios(baseline[draws], candidate[draws]).std()) * math.sqrt(rounds / (rounds - 1))
-    margin = (
-        float(student_t.ppf((1.0 + confidence) / 2.0, rounds - 1)) * error + resolution[0] + resolution[1] * abs(point)
-    )
+    of_student = float(stdtrit(rounds - 1, (1.0 + confidence) / 2.0))
+    margin = of_student * error + resolution[0] + resolution[1] * abs(point)
     return math.exp(point), math.exp(point - margin), math.exp(point + margin)
 
 

@@ -54,6 +54,8 @@ class Stage:
     name: str
     version: int
     build: Callable[..., Notes]
+    load: Callable[[], object] = lambda: None
+    """Imports the code of `build`, which is no part of what the stage takes."""
 
     def __call__(self, config: Config, folder: Path, *inputs: Artifact) -> Notes:
         return self.build(config, folder, *inputs)

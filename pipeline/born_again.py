@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.artifact import Artifact, Notes, stage
+from pipeline.artifact import Artifact, Notes
 from pipeline.config import TeacherConfig
 from pipeline.data import load_data
 from pipeline.encoder_artifact import save_descendant
@@ -21,7 +21,6 @@ ALPHA = 0.9
 """Weight of the ensemble's word against the labels'."""
 
 
-@stage("teacher", version=1)
 def train_born_again(config: TeacherConfig, folder: Path, data: Artifact, teacher: Artifact) -> Notes:
     """The teacher's next generation (Furlanello et al. 2018, arXiv:1805.04770), which joins those that teach.
 

@@ -96,6 +96,8 @@ class Store:
                     if one.key in self._verified:  # it is of this store
                         self._check_input(one)
 
+        if self.find(stage.name, key) is None:
+            stage.load()
         facts = {"version": stage.version, "config": config.key_fields(), "parents": parents, "data": data}
         return self.add(stage.name, key, build, facts)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.artifact import Artifact, Notes, stage
+from pipeline.artifact import Artifact, Notes
 from pipeline.config import ClassicalConfig
 from pipeline.data import Data, load_data
 from pipeline.ensemble import Member, Rows, over_folds
@@ -66,7 +66,6 @@ def floor_member(config: ClassicalConfig, comments: Data, parts: Sequence[tuple[
     return replace(whole, out_of_fold=over_folds(answer, parts).out_of_fold) if parts else whole
 
 
-@stage("classical", version=1)
 def train_classical(config: ClassicalConfig, folder: Path, data: Artifact) -> Notes:
     """Fit on the train split and store vocabulary and coefficients, without pickle."""
     comments = load_data(data.path)

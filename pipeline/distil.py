@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.artifact import Artifact, Notes, stage
+from pipeline.artifact import Artifact, Notes
 from pipeline.config import DistilConfig
 from pipeline.encoder_artifact import labelled, save_descendant, taught_examples
 from pipeline.matching import TeacherMatching
@@ -21,7 +21,6 @@ from pipeline.tokens import load_tokenizer, tokenise
 from pipeline.training import Matching, Recipe, seeded, train
 
 
-@stage("distil", version=2)
 def distil(config: DistilConfig, folder: Path, data: Artifact, teacher: Artifact) -> Notes:
     """Train a student on the teacher's logits and the labels (Hinton et al. 2015, arXiv:1503.02531).
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from pipeline.artifact import Artifact, Notes, stage
+from pipeline.artifact import Artifact, Notes
 from pipeline.classical import floor_member
 from pipeline.config import ClassicalConfig, TeacherConfig
 from pipeline.data import Data, load_data
@@ -25,7 +25,6 @@ from pipeline.tokens import load_tokenizer, tokenise
 from pipeline.training import Examples, History, Recipe, predict_logits, seeded, train
 
 
-@stage("teacher", version=3)
 def train_teacher(config: TeacherConfig, folder: Path, data: Artifact) -> Notes:
     """Fine-tune an encoder on the train split.
 

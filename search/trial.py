@@ -12,9 +12,7 @@ from evaluation.evaluator import CompressionEvaluator
 from evaluation.safety import ROUNDING
 from pipeline.artifact import Artifact
 from pipeline.cache import Store
-from pipeline.distil import distil
-from pipeline.prune import prune
-from pipeline.quantize import quantize
+from pipeline.stages import distil, prune, quantize
 from pipeline.study_results import STORED_AS
 from search.config import StudyConfig
 from search.shared_models import fetching, with_digest

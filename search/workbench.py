@@ -10,11 +10,9 @@ from evaluation.evaluator import CompressionEvaluator
 from evaluation.measuring import LatencyConfig
 from evaluation.safety import SafetyLimits
 from pipeline.artifact import Artifact
-from pipeline.born_again import train_born_again
 from pipeline.cache import Store
-from pipeline.classical import train_classical
+from pipeline.stages import train_born_again, train_classical, train_teacher
 from pipeline.storage import open_store
-from pipeline.teacher import train_teacher
 from search.config import StudyConfig
 from search.shared_models import fetching
 

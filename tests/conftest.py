@@ -58,7 +58,7 @@ def tiny_comments(tiny_data):
 @pytest.fixture(scope="session")
 def tiny_teacher(tiny_store, tiny_data, tiny_teacher_config):
     """A teacher that has learnt something: macro F1 about 0.5 where guessing gives 0.2."""
-    from pipeline.teacher import train_teacher
+    from pipeline.stages import train_teacher
 
     return tiny_store.run(train_teacher, tiny_teacher_config, tiny_data)
 
@@ -67,7 +67,7 @@ def tiny_teacher(tiny_store, tiny_data, tiny_teacher_config):
 def tiny_pruned(tiny_store, tiny_data, tiny_teacher):
     """The teacher pruned by wanda to half, fine-tuned for one epoch."""
     from pipeline.config import PruneConfig
-    from pipeline.prune import prune
+    from pipeline.stages import prune
 
     config = PruneConfig(method="wanda", learning_rate=1e-3)
     return tiny_store.run(prune, config, tiny_data, tiny_teacher, tiny_teacher)
@@ -77,7 +77,7 @@ def tiny_pruned(tiny_store, tiny_data, tiny_teacher):
 def tiny_half(tiny_store, tiny_data, tiny_pruned, tiny_teacher):
     """The pruned model in FP16."""
     from pipeline.config import QuantizeConfig
-    from pipeline.quantize import quantize
+    from pipeline.stages import quantize
 
     return tiny_store.run(quantize, QuantizeConfig(method="fp16"), tiny_data, tiny_pruned, tiny_teacher)
 
@@ -86,7 +86,7 @@ def tiny_half(tiny_store, tiny_data, tiny_pruned, tiny_teacher):
 def tiny_int8(tiny_store, tiny_data, tiny_pruned, tiny_teacher):
     """The pruned model in int8."""
     from pipeline.config import QuantizeConfig
-    from pipeline.quantize import quantize
+    from pipeline.stages import quantize
 
     return tiny_store.run(quantize, QuantizeConfig(method="int8_dynamic"), tiny_data, tiny_pruned, tiny_teacher)
 
@@ -94,7 +94,7 @@ def tiny_int8(tiny_store, tiny_data, tiny_pruned, tiny_teacher):
 @pytest.fixture(scope="session")
 def tiny_classical(tiny_store, tiny_data):
     """The classical floor on the same split."""
-    from pipeline.classical import train_classical
     from pipeline.config import ClassicalConfig
+    from pipeline.stages import train_classical
 
     return tiny_store.run(train_classical, ClassicalConfig(), tiny_data)

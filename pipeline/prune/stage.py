@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from pipeline.artifact import Artifact, Notes, stage
+from pipeline.artifact import Artifact, Notes
 from pipeline.config import PruneConfig
 from pipeline.encoder_artifact import labelled, save_descendant, taught_examples
 from pipeline.models import HEAD_CONFIG, TextClassifier, fit_heads, head_size, load_model
@@ -23,7 +23,6 @@ from pipeline.tokens import load_tokenizer, tokenise
 from pipeline.training import History, seeded, student_recipe, train
 
 
-@stage("prune", version=3)
 def prune(config: PruneConfig, folder: Path, data: Artifact, student: Artifact, teacher: Artifact) -> Notes:
     """Prune the student by each method in turn, and fine-tune the rest with its zeros held, taught by the teacher.
 

@@ -1,5 +1,1 @@
 """The stage `quantize`: one file for each kind of number format, and one for what they share."""
-
-from pipeline.quantize.stage import quantize
-
-__all__ = ["quantize"]

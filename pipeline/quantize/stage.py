@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.artifact import Artifact, Notes, stage
+from pipeline.artifact import Artifact, Notes
 from pipeline.config import QuantizeConfig
 from pipeline.quantize.fp16 import write_fp16
 from pipeline.quantize.int4 import write_int4
@@ -14,7 +14,6 @@ from pipeline.quantize.int8 import write_int8
 from pipeline.runtime import ONNX_WEIGHTS, TOKENIZER, load_deployment
 
 
-@stage("quantize", version=2)
 def quantize(config: QuantizeConfig, folder: Path, data: Artifact, sparse: Artifact, teacher: Artifact) -> Notes:
     """Write the model's ONNX file with smaller numbers; tokenizer and labels stay, the torch model does not.
 

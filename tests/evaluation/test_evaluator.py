@@ -15,8 +15,8 @@ from evaluation.safety import SafetyLimits
 from evaluation.stage_metrics import CompressionStageMetrics
 from pipeline.cache import artifact_key
 from pipeline.config import PruneConfig
-from pipeline.prune import prune
 from pipeline.runtime import EagerClassifier, load_classifier
+from pipeline.stages import prune
 
 STAGES = {
     "tiny_teacher": "baseline",

@@ -29,7 +29,7 @@ class TinyStudy:
 def tiny_ngram(tiny_store, tiny_data, tiny_teacher):
     """An n-gram student of the tiny teacher."""
     from pipeline.config import DistilConfig
-    from pipeline.distil import distil
+    from pipeline.stages import distil
 
     small = {"buckets": 512, "dimension": 8, "hidden_width": 6, "ngram_epochs": 6}
     return tiny_store.run(distil, DistilConfig(method="logit", student="ngram", **small), tiny_data, tiny_teacher)
@@ -39,7 +39,7 @@ def tiny_ngram(tiny_store, tiny_data, tiny_teacher):
 def tiny_structured(tiny_store, tiny_data, tiny_teacher):
     """The teacher without some heads and neurons, more in one layer than in the other."""
     from pipeline.config import PruneConfig
-    from pipeline.prune import prune
+    from pipeline.stages import prune
 
     config = PruneConfig(method="structured", ratio=0.4, epochs=1)
     return tiny_store.run(prune, config, tiny_data, tiny_teacher, tiny_teacher)

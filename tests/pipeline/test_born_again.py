@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.born_again import train_born_again
 from pipeline.config import DistilConfig
-from pipeline.distil import distil
 from pipeline.ensemble import Member, best_temperature
 from pipeline.models import load_model
 from pipeline.runtime import load_classifier
-from pipeline.teacher import train_teacher
+from pipeline.stages import distil, train_born_again, train_teacher
 from pipeline.tokens import Tokens
 
 

@@ -36,7 +36,8 @@ from pipeline.prune.masks import Masks, drop_smallest, magnitude_scores, matrice
 from pipeline.prune.stage import _fine_tune
 from pipeline.quantize.calibration import activation_ranges
 from pipeline.quantize.qat import fake_quantization, holding_zeros
-from pipeline.teacher import freeze, train_teacher
+from pipeline.stages import train_teacher
+from pipeline.teacher import freeze
 from pipeline.tokens import Tokens
 from pipeline.training import TrainingDiverged, seeded, train
 

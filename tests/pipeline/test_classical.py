@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 
-from pipeline.classical import train_classical
 from pipeline.config import ClassicalConfig
 from pipeline.runtime import load_classifier, load_deployment, sigmoid
+from pipeline.stages import train_classical
 
 
 def fitted(comments, ngrams, minimum_documents, c):

@@ -11,9 +11,10 @@ from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
 from pipeline.artifact import Artifact
 from pipeline.config import DistilConfig
-from pipeline.distil import distil, recipe, student_of
+from pipeline.distil import recipe, student_of
 from pipeline.models import load_model, train_tokenizer
 from pipeline.runtime import EagerClassifier, load_classifier, load_deployment
+from pipeline.stages import distil
 from pipeline.students import keep_layers
 from pipeline.training import Recipe
 

@@ -83,7 +83,7 @@ def test_tokens_are_the_rows_of_each_text():
 
 @pytest.fixture(scope="module")
 def student(tiny_store, tiny_data, tiny_teacher):
-    from pipeline.distil import distil
+    from pipeline.stages import distil
 
     return tiny_store.run(distil, CONFIG, tiny_data, tiny_teacher)
 
@@ -116,7 +116,7 @@ def test_the_student_learns_and_answers_as_the_torch_model_does(student, tiny_co
 
 
 def test_the_same_seed_gives_the_same_student(student, tiny_data, tiny_teacher, tmp_path):
-    from pipeline.distil import distil
+    from pipeline.stages import distil
 
     distil(CONFIG, tmp_path, tiny_data, tiny_teacher)
     assert (tmp_path / WEIGHTS).read_bytes() == (student.path / WEIGHTS).read_bytes()
@@ -170,7 +170,7 @@ def test_quantized_tables_answer_as_their_dequantized_values(student, tiny_comme
 
 
 def test_the_stage_quantizes_a_bag_to_a_quarter_and_an_eighth(student, tiny_store, tiny_data, tiny_teacher):
-    from pipeline.quantize import quantize
+    from pipeline.stages import quantize
 
     sizes = {}
     for config in (QuantizeConfig(method="int8_dynamic"), QuantizeConfig(method="int4", block_size=8)):

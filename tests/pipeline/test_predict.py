@@ -39,7 +39,7 @@ def exported(artifact, folder):
 @pytest.fixture(scope="session")
 def tiny_ngram(tiny_store, tiny_data, tiny_teacher):
     from pipeline.config import DistilConfig
-    from pipeline.distil import distil
+    from pipeline.stages import distil
 
     config = DistilConfig(method="logit", student="ngram", buckets=1024, ngram_epochs=1)
     return tiny_store.run(distil, config, tiny_data, tiny_teacher)

@@ -15,7 +15,8 @@ from pipeline.errors import InputError
 from pipeline.models import load_model
 from pipeline.runtime import EagerClassifier, load_classifier, load_deployment, sigmoid
 from pipeline.splitting import folds
-from pipeline.teacher import build, pretrained_folder, recipe, train_teacher
+from pipeline.stages import train_teacher
+from pipeline.teacher import build, pretrained_folder, recipe
 from pipeline.tokens import load_tokenizer, tokenise
 from pipeline.training import Examples, predict_logits, seeded, train
 

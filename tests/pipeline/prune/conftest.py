@@ -55,7 +55,7 @@ def ragged():
 def run_prune(tiny_store, tiny_data, tiny_teacher):
     """Runs the stage on the tiny teacher."""
     from pipeline.config import PruneConfig
-    from pipeline.prune import prune
+    from pipeline.stages import prune
 
     def run(**settings):
         return tiny_store.run(prune, PruneConfig(**settings), tiny_data, tiny_teacher, tiny_teacher)

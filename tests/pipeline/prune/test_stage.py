@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from pipeline.artifact import Artifact
 from pipeline.config import PruneConfig
 from pipeline.models import encoder_layers, load_model
-from pipeline.prune import prune
 from pipeline.runtime import EagerClassifier, load_classifier
+from pipeline.stages import prune
 
 EMBEDDING = "encoder.embeddings.word_embeddings.weight"
 

@@ -73,6 +73,6 @@ def encoder(tmp_path_factory):
 def quantized(tiny_store, tiny_data, tiny_pruned, tiny_teacher):
     """The stage on the pruned model: `quantized(method="int4", block_size=16)`."""
     from pipeline.config import QuantizeConfig
-    from pipeline.quantize import quantize
+    from pipeline.stages import quantize
 
     return lambda **settings: tiny_store.run(quantize, QuantizeConfig(**settings), tiny_data, tiny_pruned, tiny_teacher)

@@ -11,8 +11,8 @@ from pipeline.artifact import Artifact
 from pipeline.config import QuantizeConfig
 from pipeline.models import load_model
 from pipeline.onnx_model import stored_weights
-from pipeline.quantize import quantize
 from pipeline.runtime import load_classifier, load_deployment
+from pipeline.stages import quantize
 
 FORMATS = {
     "fp16": {"method": "fp16"},
