@@ -6,9 +6,10 @@ With `--table FOLDER` the searches run on what `record_chains.py` recorded, with
 `synthetic.yaml`) in synthetic worlds that have the study's space, another for each seed. Every policy but `stage_tree`
 is run with reuse of models (the same store as ours) and without. The cost is computing seconds of all workers until
 95 % of the hypervolume of all chains of the space, as in `search/tally.py`: models that are not unsafe. A trial takes
-`--trial-seconds` beside its new models, also one that has none (`quantize_trial.py` measures that). A search that ends
-before has not reached its 95 %; "ended at" says after how many seconds. Below each table stands what its workers would
-cost if they knew everything before and none was idle.
+`--trial-seconds` beside its new models, also one that has none, and a new model `--measure-seconds` beside its stage,
+and `--timing-seconds` to measure its speed, with reuse the first of each shape alone (`quantize_trial.py` measures
+these). A search that ends before has not reached its 95 %; "ended at" says after how many seconds. Below each table
+stands what its workers would cost if they knew everything before and none was idle.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from multiprocessing import Pool
 from operator import itemgetter
@@ -46,8 +47,9 @@ from search.study_file import load_study
 from search.tally import losses_of
 
 SHARE = 0.95
-TRIAL_SECONDS = 0.5
-"""0.4 s in the worker to find and judge two models that are there, the rest the driver's (`driver_cost.py`)."""
+COSTS = {"trial_seconds": 0.5, "measure_seconds": 0.3, "timing_seconds": 5.0}
+"""Of n-gram models (`quantize_trial.py`): a trial finds and judges two models that are there in 0.4 s, the rest is the
+driver's (`driver_cost.py`); a new model's answers and safety; its latency and memory."""
 POLICIES = [("stage_tree", True)] + [
     (name, reuse) for name in ("tpe", "nsgaii", "gp", "random") for reuse in (True, False)
 ]
@@ -69,7 +71,7 @@ def recorded(folder: Path) -> RecordedTable:
     return RecordedTable(read_records(folder / "trials.parquet"))
 
 
-def limits(place: Path, trial_seconds: float, seed: int) -> tuple[float, float]:
+def limits(place: Path, costs: Mapping[str, float], seed: int) -> tuple[float, float]:
     """Of the world that a seed is searched in: hypervolume of all its chains, and the seconds to 95 % of it at best.
 
     A search that knew everything before would have it then, with a worker for each chain; N workers of which none is
@@ -78,9 +80,9 @@ def limits(place: Path, trial_seconds: float, seed: int) -> tuple[float, float]:
     config, table = world(place, seed, "random", 1)
     soonest: dict[str, tuple[float, Any]] = {}
     for params in every_chain(config):
-        seconds = trial_seconds
+        seconds = costs["trial_seconds"]
         for row in filter(None, (table.row(stage, params) for stage in STAGES)):
-            seconds += row["stage_seconds"] + Cluster.measure_seconds
+            seconds += row["stage_seconds"] + costs["measure_seconds"]
             soonest[row["model_key"]] = seconds, row
     curve = Curve(table.teacher())
     curve.follow(sorted(soonest.values(), key=itemgetter(0)))
@@ -117,7 +119,7 @@ def one_run(
     place: Path,
     trials: int,
     budget: float,
-    trial_seconds: float,
+    costs: Mapping[str, float],
     references: Sequence[float],
     task: tuple[str, bool, int, int],
 ) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def one_run(
         curve.follow(history.models)
         return curve.volumes[-1] >= asked
 
-    cluster = Cluster(workers=workers, reuse=reuse, trial_seconds=trial_seconds, seed=seed)
+    cluster = Cluster(workers=workers, reuse=reuse, seed=seed, **costs)
     history = Simulation(ParetoSearcher(study, config), config, table, cluster).run(busy_seconds=budget, enough=enough)
     starts, lengths = np.array(history.work).T
     end = curve.reached(asked)
@@ -196,11 +198,12 @@ def main() -> None:
         for seed in range(arguments.seeds)
     ]
     with Pool(arguments.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        place, trial_seconds, seeds = arguments.table, arguments.trial_seconds, range(arguments.seeds)
+        place, seeds = arguments.table, range(arguments.seeds)
+        costs = {name: getattr(arguments, name) for name in COSTS}
         worlds = seeds[:1] if place.is_dir() else seeds  # a recorded table is the same for each seed
-        bounds = pool.map(partial(limits, place, trial_seconds), worlds) * (len(seeds) // len(worlds))
+        bounds = pool.map(partial(limits, place, costs), worlds) * (len(seeds) // len(worlds))
         references, soonest = zip(*bounds, strict=True)
-        search = partial(one_run, place, arguments.trials, arguments.budget, trial_seconds, references)
+        search = partial(one_run, place, arguments.trials, arguments.budget, costs, references)
         runs = list(track(pool.imap_unordered(search, tasks), "searches", total=len(tasks)))
     rows = judged(runs, soonest)
     show(rows)
@@ -249,7 +252,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--reuse-only", action="store_true", help="leave out the policies without reuse of models")
     parser.add_argument("--trials", type=int, default=400, help="most trials of a search")
     parser.add_argument("--budget", type=float, default=60_000.0, help="most computing seconds of a search")
-    parser.add_argument("--trial-seconds", type=float, default=TRIAL_SECONDS, help="of a trial beside its new models")
+    for name, seconds in COSTS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=seconds)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args()

@@ -83,7 +83,7 @@ def test_what_no_search_is_below_is_the_time_of_the_chains_that_are_needed(table
         curve.follow([(0.0, row) for row in rows])
         return curve.volumes[-1]
 
-    reference, soonest = limits(table, 0.5, 0)
+    reference, soonest = limits(table, {"trial_seconds": 0.5, "measure_seconds": 3.0}, 0)
     assert reference == pytest.approx(volume(trials))
     config = study_from(SMALL)
     formula = SyntheticTable(config, 0)
