@@ -39,7 +39,7 @@ def non_dominated(losses: npt.NDArray[Any]) -> BoolArray:
     if len(losses) > MANY:
         on_front[on_front] = _not_beaten_by_a_few(losses[on_front])
     rows = losses[on_front]
-    order = np.lexsort(rows.T[::-1])
+    order = _lexicographic_order(rows)
     rows = rows[order]
     first = np.append(True, (rows[1:] != rows[:-1]).any(axis=1))  # of equal rows, of which all are on the front or none
     on_front[np.flatnonzero(on_front)[order]] = _front_of_unique_lexsorted(rows[first])[np.cumsum(first) - 1]
@@ -112,6 +112,19 @@ def _as_matrix(losses: npt.NDArray[Any]) -> FloatArray:
     return np.asarray(losses, dtype=np.float64) + 0.0  # makes -0.0 and 0.0 the same row
 
 
+def _lexicographic_order(losses: FloatArray) -> npt.NDArray[np.intp]:
+    """Order of [n, m] rows; where no two share their first value it decides alone, which is much faster to sort."""
+    order = _order_if_different(losses[:, 0])
+    return np.lexsort(losses.T[::-1]) if order is None else order
+
+
+def _order_if_different(values: FloatArray) -> npt.NDArray[np.intp] | None:
+    """Ascending order of [n] values, None where some are equal: without ties no stable sort, a slow one, is needed."""
+    order = np.argsort(values)
+    ordered = values[order]
+    return None if (ordered[1:] == ordered[:-1]).any() else order
+
+
 def _not_beaten_by_a_few(losses: FloatArray) -> BoolArray:
     """Rows [n, m] without NaN that none of some strong rows dominates: of many rows, most go at little cost."""
     generator = np.random.default_rng(0)
@@ -151,24 +164,30 @@ def _halve(losses: FloatArray) -> BoolArray:
     """
     rows = len(losses)
     size = 1 << (rows - 1).bit_length()
-    blocks: npt.NDArray[np.int32] = np.append(np.argsort(losses[:, 1], kind="stable"), np.arange(rows, size)).astype(
-        np.int32
-    )
+    by_second = _order_if_different(losses[:, 1])
+    if by_second is None:
+        by_second = np.argsort(losses[:, 1], kind="stable")
+    blocks: npt.NDArray[np.int32] = np.append(by_second, np.arange(rows, size)).astype(np.int32)
     thirds: npt.NDArray[np.int32] = np.full(size, rows, dtype=np.int32)
     thirds[:rows] = np.unique(losses[:, 2], return_inverse=True)[1][blocks[:rows]]
     on_front = np.ones(size, dtype=np.bool_)
     half = size // 2
     while half:
-        blocks, thirds = blocks.reshape(-1, 2 * half), thirds.reshape(-1, 2 * half)
         latter = (blocks & half).astype(np.bool_)
-        best_before = np.minimum.accumulate(np.where(latter, np.int32(rows + 1), thirds), axis=1)
+        of_former = np.where(latter, np.int32(rows + 1), thirds).reshape(-1, 2 * half)
+        best_before = np.minimum.accumulate(of_former, axis=1).ravel()
         on_front[blocks[latter & (best_before <= thirds)]] = False
-        blocks, thirds = (
-            np.stack([values[~latter].reshape(-1, half), values[latter].reshape(-1, half)], axis=1)
-            for values in (blocks, thirds)
-        )
+        blocks, thirds = (_halves(values, latter, half) for values in (blocks, thirds))
         half //= 2
     return on_front[:rows]
+
+
+def _halves(values: npt.NDArray[np.int32], latter: BoolArray, half: int) -> npt.NDArray[np.int32]:
+    """Each block of 2 · `half` values, one block after the other, with its former half moved before its latter."""
+    parted = np.empty((len(values) // (2 * half), 2, half), dtype=np.int32)
+    for side, members in enumerate((~latter, latter)):
+        parted[:, side] = np.compress(members, values).reshape(-1, half)
+    return parted.ravel()
 
 
 def _peel(losses: FloatArray) -> BoolArray:
