@@ -1,6 +1,7 @@
 """The Pareto front: dominance, hypervolume, knee, and the rows of `front.parquet`. All losses are minimised."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -39,7 +40,7 @@ def non_dominated(losses: npt.NDArray[Any]) -> BoolArray:
     if len(losses) > MANY:
         on_front[on_front] = _not_beaten_by_a_few(losses[on_front])
     rows = losses[on_front]
-    order = _lexicographic_order(rows)
+    order = _lexicographic_order(list(rows.T))
     rows = rows[order]
     first = np.append(True, (rows[1:] != rows[:-1]).any(axis=1))  # of equal rows, of which all are on the front or none
     on_front[np.flatnonzero(on_front)[order]] = _front_of_unique_lexsorted(rows[first])[np.cumsum(first) - 1]
@@ -112,17 +113,15 @@ def _as_matrix(losses: npt.NDArray[Any]) -> FloatArray:
     return np.asarray(losses, dtype=np.float64) + 0.0  # makes -0.0 and 0.0 the same row
 
 
-def _lexicographic_order(losses: FloatArray) -> npt.NDArray[np.intp]:
-    """Order of [n, m] rows; where no two share their first value it decides alone, which is much faster to sort."""
-    order = _order_if_different(losses[:, 0])
-    return np.lexsort(losses.T[::-1]) if order is None else order
-
-
-def _order_if_different(values: FloatArray) -> npt.NDArray[np.intp] | None:
-    """Ascending order of [n] values, None where some are equal: without ties no stable sort, a slow one, is needed."""
-    order = np.argsort(values)
-    ordered = values[order]
-    return None if (ordered[1:] == ordered[:-1]).any() else order
+def _lexicographic_order(columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.intp]:
+    """Order of n rows by columns [n], the first one first: only rows that tie there go through slow stable sorts."""
+    order = np.argsort(columns[0])
+    ordered = columns[0][order]
+    equal = ordered[1:] == ordered[:-1]
+    tied = np.flatnonzero(np.append(False, equal) | np.append(equal, False))
+    rows = order[tied]
+    order[tied] = rows[np.lexsort([column[rows] for column in columns[::-1]])]
+    return order
 
 
 def _not_beaten_by_a_few(losses: FloatArray) -> BoolArray:
@@ -164,9 +163,7 @@ def _halve(losses: FloatArray) -> BoolArray:
     """
     rows = len(losses)
     size = 1 << (rows - 1).bit_length()
-    by_second = _order_if_different(losses[:, 1])
-    if by_second is None:
-        by_second = np.argsort(losses[:, 1], kind="stable")
+    by_second = _lexicographic_order([losses[:, 1], np.arange(rows)])
     blocks: npt.NDArray[np.int32] = np.append(by_second, np.arange(rows, size)).astype(np.int32)
     thirds: npt.NDArray[np.int32] = np.full(size, rows, dtype=np.int32)
     thirds[:rows] = np.unique(losses[:, 2], return_inverse=True)[1][blocks[:rows]]
