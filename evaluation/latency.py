@@ -35,7 +35,6 @@ from pipeline.runtime import Classifier, sigmoid
 PANEL, BLOCK, BATCH = 12, 6, 32
 TURNS_MS, MOST_REPEATS = 60.0, 100
 FEWEST_ROUNDS = 3
-LONGEST_WAIT = 20.0
 MILLISECOND = 1e6
 Answer = Callable[[Sequence[str]], object]
 Clock = Callable[[], int]
@@ -90,7 +89,7 @@ def measure_latency(
     now: Clock,
     seed: int,
     usual_ms: NDArray[np.float64] | None = None,
-    longest_wait: float = LONGEST_WAIT,
+    longest_wait: float = 20.0,
 ) -> Rounds:
     """Single requests in rounds: the panel of comments is answered by every model in turn, in an order that changes.
 

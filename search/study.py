@@ -21,7 +21,7 @@ from pipeline.storage import open_store
 from search.config import StudyConfig
 from search.ending import Ending, Outcome
 from search.faults import BeforeRetry, run_task
-from search.lean import LeanTrials
+from search.lean import LeanTrials, trainables_fetched_once
 from search.optuna_study import REFERENCE_CURVES, REFERENCES, TEACHER_THREADS, opened
 from search.placing import WaitingFirst
 from search.progress import Progress
@@ -170,7 +170,7 @@ class StudyRun:
         )
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(TUNE_STATE_SECONDS))
         try:
-            with progress.shown():
+            with progress.shown(), trainables_fetched_once():
                 tuner.fit()
         finally:
             snapshots.catch_up()

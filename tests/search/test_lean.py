@@ -1,13 +1,15 @@
-"""What Ray Tune's own trials hold after they have ended."""
+"""What Ray Tune's own trials hold after they have ended, and how often it asks for their trainable."""
 
 from __future__ import annotations
 
 import pickle
 from typing import Any
 
+import pytest
+from ray.tune import registry
 from ray.tune.experiment import Trial
 
-from search.lean import LeanTrials
+from search.lean import LeanTrials, trainables_fetched_once
 from search.optuna_study import CURVES, ROWS
 
 
@@ -38,3 +40,31 @@ def test_rows_and_statistics_are_gone_and_the_tables_columns_stay() -> None:
         assert not {ROWS, CURVES, "traceback"} & set(trial.last_result)
         assert trial.metric_analysis == {}
         assert size(trial) < size(run([], end)) / 10
+
+
+def test_a_trainable_is_fetched_once_and_those_unknown_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs: Any = registry._global_registry
+    fetched: list[str] = []
+    registered = {"known": object()}
+
+    def contains(category: str, key: str) -> bool:
+        fetched.append(key)
+        return key in registered
+
+    def get(category: str, key: str) -> object:
+        fetched.append(key)
+        return registered[key]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(theirs), "contains", lambda self, *asked: contains(*asked))
+        patched.setattr(type(theirs), "get", lambda self, *asked: get(*asked))
+        with trainables_fetched_once():
+            found = {registry.get_trainable_cls("known") for _ in range(5)}
+            assert found == {registered["known"]} and len(fetched) == 2
+            with pytest.raises(Exception, match="late"):
+                registry.get_trainable_cls("late")
+            registered["late"] = object()
+            assert registry.get_trainable_cls("late") is registered["late"]
+        fetched.clear()
+        registry.get_trainable_cls("known")
+        assert len(fetched) == 2
