@@ -8,8 +8,9 @@ is run with reuse of models (the same store as ours) and without. The cost is co
 95 % of the hypervolume of all chains of the space, as in `search/tally.py`: models that are not unsafe. A trial takes
 `--trial-seconds` beside its new models, also one that has none, and a new model `--measure-seconds` beside its stage,
 and `--timing-seconds` to measure its speed, with reuse the first of each shape alone (`quantize_trial.py` measures
-these). A search that ends before has not reached its 95 %; "ended at" says after how many seconds. Below each table
-stands what its workers would cost if they knew everything before and none was idle.
+these). A search that ends before has not reached its 95 %; "ended at" says after how many seconds. With `--to-the-end`
+a search goes on until it has all its trials. "Program" is what simulator and policy themselves take of a core. Below
+each table stands what its workers would cost if they knew everything before and none was idle.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -100,13 +102,13 @@ class Curve:
 
     def follow(self, models: Sequence[tuple[float, Any]]) -> None:
         """Take note of what has come since, each with its second, in their order."""
-        for time, row in models[self._seen :]:
+        for second, row in models[self._seen :]:
             point = losses_of(row)
             if row["safety_verdict"] == "unsafe" or not (point < self._reference).all():
                 continue
             if not (self._front <= point).all(axis=1).any():
                 self._front = np.vstack([self._front[~(point <= self._front).all(axis=1)], point])
-                self.times.append(time)
+                self.times.append(second)
                 self.volumes.append(hypervolume(self._front, self._reference))
         self._seen = len(models)
 
@@ -119,11 +121,12 @@ def one_run(
     place: Path,
     trials: int,
     budget: float,
+    to_the_end: bool,
     costs: Mapping[str, float],
     references: Sequence[float],
     task: tuple[str, bool, int, int],
 ) -> dict[str, Any]:
-    """One search, until it has the share of its world's hypervolume that is asked for, or ends before."""
+    """One search, until it has the share of its world's hypervolume that is asked for, unless it ends before."""
     sampler, reuse, workers, seed = task
     warnings.filterwarnings("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -136,10 +139,12 @@ def one_run(
 
     def enough(history: History) -> bool:
         curve.follow(history.models)
-        return curve.volumes[-1] >= asked
+        return curve.volumes[-1] >= asked and not to_the_end
 
+    began = time.process_time()
     cluster = Cluster(workers=workers, reuse=reuse, seed=seed, **costs)
     history = Simulation(ParetoSearcher(study, config), config, table, cluster).run(busy_seconds=budget, enough=enough)
+    program = time.process_time() - began
     starts, lengths = np.array(history.work).T
     end = curve.reached(asked)
     cost = float(np.clip(end - starts, 0.0, lengths).sum())
@@ -152,6 +157,8 @@ def one_run(
         "cost_end": cost,
         "share_end": curve.volumes[-1] / references[seed],
         "utilisation": history.utilisation(workers),
+        "trials": history.trials,
+        "program_seconds": program,
     }
 
 
@@ -182,6 +189,8 @@ def judged(runs: list[dict[str, Any]], soonest: Sequence[float]) -> list[dict[st
                 "share_end": float(np.median([run["share_end"] for run in members])),
                 "cost_bound": workers * float(np.median([soonest[run["seed"]] for run in members])),
                 "utilisation": float(np.median([run["utilisation"] for run in members])),
+                "trials": float(np.median([run["trials"] for run in members])),
+                "program_seconds": float(np.median([run["program_seconds"] for run in members])),
             }
         )
     return rows
@@ -203,7 +212,7 @@ def main() -> None:
         worlds = seeds[:1] if place.is_dir() else seeds  # a recorded table is the same for each seed
         bounds = pool.map(partial(limits, place, costs), worlds) * (len(seeds) // len(worlds))
         references, soonest = zip(*bounds, strict=True)
-        search = partial(one_run, place, arguments.trials, arguments.budget, costs, references)
+        search = partial(one_run, place, arguments.trials, arguments.budget, arguments.to_the_end, costs, references)
         runs = list(track(pool.imap_unordered(search, tasks), "searches", total=len(tasks)))
     rows = judged(runs, soonest)
     show(rows)
@@ -215,7 +224,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     """One table for each number of workers."""
     for workers in sorted({row["workers"] for row in rows}):
         table = PrintedTable("sampler", "reuse", "cost to 95 %, s [quartiles]", "times ours", "reached")
-        for name in ("ended at, s", "hypervolume", "utilisation"):
+        for name in ("ended at, s", "hypervolume", "utilisation", "trials", "program, s"):
             table.add_column(name)
         members = [row for row in rows if row["workers"] == workers]
         table.title = f"{workers} worker{'s' if workers > 1 else ''}"
@@ -233,8 +242,10 @@ def show(rows: list[dict[str, Any]]) -> None:
                 spelled(row["cost_end"]),
                 f"{row['share_end']:.0%}",
                 f"{row['utilisation']:.1%}",
+                f"{row['trials']:,.0f}",
+                f"{row['program_seconds']:,.0f}",
             )
-        Console(width=110).print(table)
+        Console(width=130).print(table)
 
 
 def spelled(number: float, form: str = ",.0f") -> str:
@@ -252,6 +263,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--reuse-only", action="store_true", help="leave out the policies without reuse of models")
     parser.add_argument("--trials", type=int, default=400, help="most trials of a search")
     parser.add_argument("--budget", type=float, default=60_000.0, help="most computing seconds of a search")
+    parser.add_argument("--to-the-end", action="store_true", help="go on when 95 % of the hypervolume is there")
     for name, seconds in COSTS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=seconds)
     parser.add_argument("--processes", type=int, default=2)

@@ -38,14 +38,14 @@ class Tally:
         if self._reference is None and teacher is not None:
             self._reference = reference_point(losses_of(teacher))
         new = [losses_of(row) for row in fresh if row["status"] == "ok" and row.get("safety_verdict") != "unsafe"]
+        new = [one for one in new if not np.isnan(one).any() and not (self._front <= one).all(axis=1).any()]
+        if not new:
+            return False
         together = np.unique(np.vstack([self._front, *new]), axis=0)
-        front = together[non_dominated(together)]
-        changed = front.shape != self._front.shape or not np.array_equal(front, self._front)
-        if changed:
-            self._front = front
-            if self._reference is not None:
-                self.hypervolume = hypervolume(front, self._reference)
-        return changed
+        self._front = together[non_dominated(together)]
+        if self._reference is not None:
+            self.hypervolume = hypervolume(self._front, self._reference)
+        return True
 
 
 def losses_of(row: Row | Mapping[str, Any]) -> FloatArray:

@@ -77,11 +77,12 @@ class Expected:
             limits, and log10 of the seconds with `OVERHEAD_SECONDS`. Zeros but the last for a stage left out.
         """
         model = _Model(self._teacher_mb - self._layers_mb, self._layers_mb)
+        settings = {stage: dict(fixed) for stage, fixed in self._settings.items()}
+        for name, value in params.items():
+            stage, _, setting = name.partition(".")
+            settings[stage][setting] = value
         changes = {}
-        for stage in STAGES:
-            own = self._settings[stage] | {
-                name.removeprefix(f"{stage}."): value for name, value in params.items() if name.startswith(f"{stage}.")
-            }
+        for stage, own in settings.items():
             before = model.logs()
             seconds = 0.0 if own["method"] == "none" else getattr(self, f"_{stage}")(model, own)
             size, time = model.logs() - before

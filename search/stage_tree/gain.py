@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 POINTS = 512
 _FEW = 128
@@ -56,13 +58,19 @@ class FrontGain:
         Returns:
             shape [beliefs, chains], the share of the undominated points that are newly dominated.
         """
-        found = self._dominated(losses)
-        if running is not None and running.size:
-            found &= ~self._dominated(running).any(axis=-2, keepdims=True)
-        return np.asarray(found.sum(axis=-1) / max(len(self._points), 1), dtype=np.float64)
+        return self.of_parts(losses, [np.ones(losses.shape[-3:-1], dtype=np.bool_)], running)[0]
 
-    def _dominated(self, losses: FloatArray) -> npt.NDArray[np.bool_]:
-        """Points that one of a chain's models dominates, [..., chains, points]."""
+    def of_parts(self, losses: FloatArray, parts: Sequence[BoolArray], running: FloatArray | None) -> list[FloatArray]:
+        """As `of`, for several parts of the chains: which of its models count, each of shape [chains, models]."""
+        dominated = self._dominated(losses)
+        if running is not None and running.size:
+            by_them = np.asarray(self._dominated(running).any(axis=(-3, -2)))
+            dominated &= ~by_them[..., None, None, :]
+        found = (np.logical_or.reduce(dominated & part[..., None], axis=-2) for part in parts)
+        return [np.asarray(one.sum(axis=-1) / max(len(self._points), 1), dtype=np.float64) for one in found]
+
+    def _dominated(self, losses: FloatArray) -> BoolArray:
+        """Points that each model dominates, [..., models, points]."""
         counts = (losses < self._reference).all(axis=-1)  # no other dominates a point
         models = losses[counts]
         dominated = np.ones((len(models), len(self._points)), dtype=np.bool_)
@@ -70,7 +78,7 @@ class FrontGain:
             dominated &= models[:, target, None] <= points
         found = np.zeros((*counts.shape, len(self._points)), dtype=np.bool_)
         found[counts] = dominated
-        return np.asarray(found.any(axis=-2), dtype=np.bool_)
+        return found
 
     def _draw(self, count: int) -> FloatArray:
         return self._generator.uniform(self._ideal, self._reference, (count, len(self._reference)))

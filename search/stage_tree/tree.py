@@ -150,15 +150,14 @@ class StageTree:
         losses, seconds, works = self._predict(self._root, [*chains, *running], luck, generator, beliefs)
         gained, losses = losses[:, len(chains) :], losses[:, : len(chains)]
         seconds, works = seconds[:, : len(chains)], works[:, : len(chains)]
+        later = np.arange(len(self._stages)) > np.array([self.first_missing(chain) for chain in chains])[:, None]
+        gain, begun_gain = self._gain.of_parts(losses, [np.ones_like(later), ~later], gained)
         # Where nothing seems to gain, the cheapest chain with a safe model is tried: it teaches something for little.
         safe = np.isfinite(losses).any(axis=(-1, -2))
-        gain = (self._gain.of(losses, gained) + 1e-9 * safe + 1e-12) * works
-        later = np.arange(len(self._stages)) > np.array([self.first_missing(chain) for chain in chains])[:, None]
-        begun = np.where(later[:, :, None], np.inf, losses)
         return Prospects(
-            gain,
+            (gain + 1e-9 * safe + 1e-12) * works,
             seconds.sum(axis=-1),
-            self._gain.of(begun, gained) * works,
+            begun_gain * works,
             np.where(later, 0.0, seconds).sum(axis=-1),
         )
 

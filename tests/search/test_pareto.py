@@ -326,7 +326,7 @@ def test_a_killed_search_goes_on_and_ends_as_if_undisturbed(
     smoke_runs: Any, started: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     """With a store of its own: everything is trained again, and is the same."""
-    settings = [*smoke_runs.overrides, "results_dir=results", "resources.max_concurrent=1"]
+    settings = [*smoke_runs.overrides, "results_dir=results", "resources.max_concurrent=1", "tracking.uri=none"]
     arguments = [SMOKE, *(argument for one in settings for argument in ("--set", one))]
     folder = tmp_path / "results" / "smoke"
     process = started(tmp_path, *arguments)
