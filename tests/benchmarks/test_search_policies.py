@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.search_policies import Curve, judged, limits
+from benchmarks.search_policies import COSTS, Curve, judged, limits, one_run
 from evaluation.records import read_records, write_records
 from search.config import STAGES
 from search.every_chain import every_chain
@@ -23,6 +23,7 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "search_policies.py"
 
 def test_a_cost_is_the_median_over_seeds_and_infinite_where_it_was_not_reached() -> None:
     about = {"sampler": "random", "reuse": True, "workers": 8, "utilisation": 1.0, "cost_end": 90.0, "share_end": 0.9}
+    about |= {"trials": 9, "program_seconds": 1.0}
     runs = [about | {"seed": seed, "cost": cost} for seed, cost in enumerate([20.0, 40.0, math.inf])]
     [row] = judged(runs, [2.0, 3.0, 4.0])
     assert (row["cost_low"], row["cost_median"], row["cost_high"]) == (20, 40, math.inf)
@@ -72,6 +73,14 @@ def test_a_run_of_the_program_on_a_recorded_table(table: Path) -> None:
     assert 0.95 <= rows["stage_tree", True]["share_end"] <= 1
     assert rows["random", True]["cost_end"] < rows["random", False]["cost_end"], "the same models, reused"
     assert all(row["workers"] == 3 for row in rows.values()) and "3 workers" in done.stdout
+
+
+def test_to_the_end_a_search_has_all_its_trials(table: Path) -> None:
+    task = ("random", True, 3, 0)
+    volume, _ = limits(table, COSTS, 0)
+    stopped, whole = (one_run(table, 200, 1e6, to_the_end, COSTS, [volume], task) for to_the_end in (False, True))
+    assert (stopped["trials"] < 200, whole["trials"]) == (True, 200)
+    assert (stopped["cost"], stopped["cost_end"]) == (whole["cost"], whole["cost"]) and whole["share_end"] == 1.0
 
 
 def test_what_no_search_is_below_is_the_time_of_the_chains_that_are_needed(table: Path) -> None:
