@@ -35,6 +35,7 @@ from pipeline.runtime import Classifier, sigmoid
 PANEL, BLOCK, BATCH = 12, 6, 32
 TURNS_MS, MOST_REPEATS = 60.0, 100
 FEWEST_ROUNDS = 3
+LONGEST_WAIT = 20.0
 MILLISECOND = 1e6
 Answer = Callable[[Sequence[str]], object]
 Clock = Callable[[], int]
@@ -89,7 +90,7 @@ def measure_latency(
     now: Clock,
     seed: int,
     usual_ms: NDArray[np.float64] | None = None,
-    longest_wait: float = 20.0,
+    longest_wait: float = LONGEST_WAIT,
 ) -> Rounds:
     """Single requests in rounds: the panel of comments is answered by every model in turn, in an order that changes.
 

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from evaluation.environment import machine
 from evaluation.latency import (
+    LONGEST_WAIT,
     clock,
     measure_latency,
     node_slot,
@@ -30,7 +31,7 @@ from pipeline.runtime import Classifier, EagerClassifier, load_classifier, load_
 MEMORY_COMMENTS = 64
 SEEDS = {"search": 0, "quiet": 1}
 """Of the comments drawn and the orders: the second session does not repeat the first."""
-LONGEST_WAIT = {"search": 8.0, "quiet": 20.0}
+WAITS = {"search": 8.0, "quiet": LONGEST_WAIT}
 """Seconds that a measurement waits for a machine that is slower than usual: in a search a trial waits with it."""
 SplitName = Literal["validation", "test"]
 
@@ -97,7 +98,7 @@ def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: Se
             models[other] = EagerClassifier(teacher) if other == "eager" else load_classifier(teacher, config.threads)
             least: dict[str, Any] = {"requests": config.requests, "now": now, "seed": seed}
             asked = name_of(teacher, here, panel(texts))
-            known: dict[str, Any] = {"usual_ms": usual_times(asked), "longest_wait": LONGEST_WAIT[config.session]}
+            known: dict[str, Any] = {"usual_ms": usual_times(asked), "longest_wait": WAITS[config.session]}
             rounds = measure_latency(models, texts, baseline=baseline, seconds=config.seconds, **known, **least)
             remember(asked, rounds.usual_ms, changed=rounds.changed)
             requests = single_requests(candidate, texts, seconds=config.seconds / 4, **least)
