@@ -48,20 +48,17 @@ class FrontGain:
             self._points = fresh[:POINTS] if len(fresh) else self._points
         return True
 
-    def of(self, losses: FloatArray, running: FloatArray | None = None) -> FloatArray:
-        """Gain of each model, or of several models of one chain together.
+    def of(self, losses: FloatArray, parts: Sequence[BoolArray], running: FloatArray | None = None) -> list[FloatArray]:
+        """Gain of what several models of one chain bring together, for several parts of the chains.
 
         Args:
             losses: shape [beliefs, chains, models, m]; NaN or infinite for a model that does not count.
+            parts: which models of each chain count, each of shape [chains, models].
             running: of chains that others are at, [beliefs, any, models, m]: what they dominate is gained already.
 
         Returns:
-            shape [beliefs, chains], the share of the undominated points that are newly dominated.
+            for each part, shape [beliefs, chains], the share of the undominated points that are newly dominated.
         """
-        return self.of_parts(losses, [np.ones(losses.shape[-3:-1], dtype=np.bool_)], running)[0]
-
-    def of_parts(self, losses: FloatArray, parts: Sequence[BoolArray], running: FloatArray | None) -> list[FloatArray]:
-        """As `of`, for several parts of the chains: which of its models count, each of shape [chains, models]."""
         dominated = self._dominated(losses)
         if running is not None and running.size:
             by_them = np.asarray(self._dominated(running).any(axis=(-3, -2)))

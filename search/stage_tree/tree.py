@@ -151,7 +151,7 @@ class StageTree:
         gained, losses = losses[:, len(chains) :], losses[:, : len(chains)]
         seconds, works = seconds[:, : len(chains)], works[:, : len(chains)]
         later = np.arange(len(self._stages)) > np.array([self.first_missing(chain) for chain in chains])[:, None]
-        gain, begun_gain = self._gain.of_parts(losses, [np.ones_like(later), ~later], gained)
+        gain, begun_gain = self._gain.of(losses, [np.ones_like(later), ~later], gained)
         # Where nothing seems to gain, the cheapest chain with a safe model is tried: it teaches something for little.
         safe = np.isfinite(losses).any(axis=(-1, -2))
         return Prospects(
