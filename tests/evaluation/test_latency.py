@@ -215,16 +215,14 @@ def crowded_core():
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be put on one core here")
 def test_neighbours_on_the_core_do_not_change_the_ratio(crowded_core):
-    """Or they do so each time: what a host takes from a virtual machine counts as the thread's own time, but passes."""
+    """By the median of five measurements: what a host takes from a virtual machine counts as the thread's own time."""
     models = {"slow": Worker(60_000), "fast": Worker(3_000)}
     ratios = []
-    for seed in range(4):
+    for seed in range(5):
         found = measure_latency(models, TEXTS, baseline="slow", seconds=0.3, requests=20, now=clock(1), seed=seed)
         assert found.waited > 0.25, "half of the time"
         ratios.append(paired_speedup(found.times_ms["slow"], found.times_ms["fast"])[0])
-        if ratios[-1] == pytest.approx(20, rel=0.2):
-            return
-    pytest.fail(f"all are off: {ratios}")
+    assert np.median(ratios) == pytest.approx(20, rel=0.2), ratios
 
 
 def test_the_clock_of_one_thread_counts_its_own_work_alone():
