@@ -39,6 +39,7 @@ LONGEST_WAIT = 20.0
 MILLISECOND = 1e6
 Answer = Callable[[Sequence[str]], object]
 Clock = Callable[[], int]
+Wall = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def measure_latency(
     seed: int,
     usual_ms: NDArray[np.float64] | None = None,
     longest_wait: float = LONGEST_WAIT,
+    wall: Wall = perf_counter,
 ) -> Rounds:
     """Single requests in rounds: the panel of comments is answered by every model in turn, in an order that changes.
 
@@ -105,6 +107,7 @@ def measure_latency(
         seed: of the orders.
         usual_ms: what the baseline took on this machine before, [comments] (`evaluation.usual`).
         longest_wait: seconds of rounds slower than that, after which the machine counts as changed.
+        wall: the clock of `seconds` and `longest_wait`, in seconds.
     """
     generator = np.random.default_rng(seed)
     comments = panel(texts)
@@ -113,13 +116,13 @@ def measure_latency(
     repeats = {name: _repeats(times) for name, times in warm.items()}
     rounds: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
     fewest = max(math.ceil(requests / PANEL), FEWEST_ROUNDS)
-    started, computed = perf_counter(), thread_time_ns()
+    started, computed = wall(), thread_time_ns()
     took: list[float] = []
     enough = changed = False
     while not enough:
         for name, times in _round(ask, comments, repeats, now, generator).items():
             rounds[name].append(times)
-        elapsed = perf_counter() - started
+        elapsed = wall() - started
         took.append(elapsed - sum(took))
         baseline_ms = np.median(np.stack(rounds[baseline]), axis=1)
         usual = usual_rounds(baseline_ms, usual_ms)

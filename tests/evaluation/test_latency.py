@@ -1,4 +1,5 @@
-"""The measuring protocol: turns by classifiers that sleep or compute, neighbours and a slot by processes."""
+"""The measuring protocol: turns by classifiers whose time is told by a clock of ours, which passes only while they
+answer; real clocks by classifiers that sleep or compute, neighbours and a slot by processes."""
 
 import os
 import signal
@@ -30,15 +31,31 @@ TEXTS = ["x" * i for i in range(1, 61)]
 BLOCKS = PANEL // BLOCK
 
 
+class VirtualTime:
+    """Passes while someone sleeps, and at no other time: what a busy machine does to a test does not show."""
+
+    passed = 0.0
+
+    def sleep(self, seconds):
+        self.passed += seconds
+
+    def wall(self):
+        return self.passed
+
+    def now(self):
+        return round(self.passed * 1e9)
+
+
 class Sleeper:
     """A classifier that takes a known time for each comment and writes down when it was asked what."""
 
-    def __init__(self, name, seconds, asked, slow=()):
+    def __init__(self, name, seconds, asked, slow=(), sleep=time.sleep):
         self.name, self.seconds, self.asked, self.slow, self.answered = name, seconds, asked, slow, 0
+        self.sleep = sleep
 
     def predict_logits(self, texts, batch_size=32):
         self.asked.append((self.name, list(texts)))
-        time.sleep(self.seconds * len(texts) * (3 if self.answered in self.slow else 1))
+        self.sleep(self.seconds * len(texts) * (3 if self.answered in self.slow else 1))
         self.answered += 1
         return np.zeros((len(texts), 1), dtype=np.float32)
 
@@ -58,17 +75,17 @@ class Worker:
 
 def measured(seconds_each=(0.008, 0.006, 0.005), slow=(), **protocol):
     """Three models, the first one the baseline: what was found, the requests of every round, the time it took."""
-    asked = []
-    models = {name: Sleeper(name, each, asked) for name, each in zip("abc", seconds_each, strict=True)}
+    asked, virtual = [], VirtualTime()
+    models = {
+        name: Sleeper(name, each, asked, sleep=virtual.sleep) for name, each in zip("abc", seconds_each, strict=True)
+    }
     models["a"].slow = slow
-    started = time.perf_counter()
-    found = measure_latency(models, TEXTS, baseline="a", now=time.perf_counter_ns, **protocol)
-    elapsed = time.perf_counter() - started
+    found = measure_latency(models, TEXTS, baseline="a", now=virtual.now, wall=virtual.wall, **protocol)
     warm = 3 * (PANEL + 1)
     repeats = {name: times.shape[1] for name, times in found.times_ms.items()}
     size = BLOCKS * sum(1 + BLOCK * each for each in repeats.values())
     rounds = [asked[i : i + size] for i in range(warm, len(asked), size)]
-    return found, rounds, repeats, elapsed
+    return found, rounds, repeats, virtual.passed
 
 
 def requests_of_round(index):
@@ -90,7 +107,7 @@ def turns(asked):
 def test_every_round_asks_every_model_the_same_comments_in_an_order_that_changes():
     found, rounds, repeats, _ = measured(seconds=0.01, requests=12 * PANEL - 3, seed=3)
     assert repeats == {"a": 1, "b": 1, "c": 1}
-    assert len(rounds) >= 12 and found.times_ms["a"].shape[0] + found.repeated == len(rounds)
+    assert len(rounds) == found.times_ms["a"].shape[0] == 12 and found.repeated == 0
     orders, comments = [], []
     for asked in rounds:
         taken = turns(asked)
@@ -109,30 +126,32 @@ def test_every_round_asks_every_model_the_same_comments_in_an_order_that_changes
 def test_times_are_those_of_the_model_and_comment_they_are_named_after():
     class ByLength(Sleeper):
         def predict_logits(self, texts, batch_size=32):
-            time.sleep(self.seconds * len(texts[0]))
+            self.sleep(self.seconds * len(texts[0]))
             return np.zeros((1, 1), dtype=np.float32)
 
-    models = {"slow": ByLength("slow", 4e-4, []), "fast": ByLength("fast", 1e-4, [])}
-    found = measure_latency(models, TEXTS, baseline="slow", seconds=0, requests=PANEL, now=time.perf_counter_ns, seed=0)
+    virtual = VirtualTime()
+    models = {name: ByLength(name, each, [], sleep=virtual.sleep) for name, each in (("slow", 4e-4), ("fast", 1e-4))}
+    clocks = {"now": virtual.now, "wall": virtual.wall}
+    found = measure_latency(models, TEXTS, baseline="slow", seconds=0, requests=PANEL, seed=0, **clocks)
     lengths = np.array([len(text) for text in panel(TEXTS)])
     for name, each in (("slow", 0.4), ("fast", 0.1)):
-        assert (found.times_ms[name] >= each * lengths).all(), "milliseconds"
-        assert (found.times_ms[name].min(axis=(0, 1)) < each * lengths + 4).all()
+        expected = np.broadcast_to(each * lengths, found.times_ms[name].shape)
+        assert found.times_ms[name] == pytest.approx(expected, abs=1e-5), "milliseconds"
     speedup, low, high = paired_speedup(found.times_ms["slow"], found.times_ms["fast"])
-    assert 1.5 < speedup < 4.1 and low < speedup < high
+    assert speedup == pytest.approx(4.0) and low < speedup < high
 
 
 def test_a_fast_model_answers_several_times_in_its_turn():
-    found, rounds, repeats, _ = measured((0.008, 0.001, 0.0), seconds=0.01, requests=PANEL, seed=0)
-    assert repeats["a"] == 1 and 2 <= repeats["b"] <= 5 and repeats["c"] > 10
+    found, rounds, repeats, _ = measured((0.008, 0.001, 0.00001), seconds=0.01, requests=PANEL, seed=0)
+    assert repeats == {"a": 1, "b": 5, "c": 100}
     assert all(sum(name == "b" for name, _ in asked) == repeats["b"] * PANEL + BLOCKS for asked in rounds)
-    assert np.median(found.times_ms["c"]) < 1 < np.median(found.times_ms["b"]) < 5 < np.median(found.times_ms["a"])
+    assert all(found.times_ms[name] == pytest.approx(each, abs=1e-5) for name, each in (("a", 8), ("b", 1), ("c", 0.01)))
 
 
 def test_rounds_go_on_for_the_shortest_time():
-    found, rounds, _, elapsed = measured((0.001, 0.001, 0.001), seconds=0.6, requests=20, seed=1)
-    assert 0.6 <= elapsed < 10 and len(rounds) == len(found.times_ms["a"]) + found.repeated
-    assert sum(times.sum() for times in found.times_ms.values()) <= elapsed * 1000
+    found, rounds, _, elapsed = measured((0.001, 0.001, 0.001), seconds=0.61, requests=20, seed=1)
+    assert 0.61 <= elapsed < 1 and len(rounds) == len(found.times_ms["a"]) + found.repeated
+    assert 0.5 * elapsed < sum(times.sum() for times in found.times_ms.values()) / 1000 < elapsed, "rounds, not all turns"
 
 
 def test_the_seed_decides_the_orders():
@@ -143,24 +162,24 @@ def test_the_seed_decides_the_orders():
 def test_a_round_in_which_the_baseline_departs_is_thrown_away_and_repeated():
     disturbed = requests_of_round(1)
     found, rounds, _, _ = measured(slow=disturbed, seconds=0, requests=5 * PANEL, seed=0)
-    assert found.repeated >= 1 and len(rounds) >= 6 and len(found.times_ms["a"]) == len(rounds) - found.repeated >= 5
-    assert np.median(found.times_ms["a"], axis=(1, 2)).max() < 2 * 8, "none of those kept took three times as long"
+    assert found.repeated == 1 and len(rounds) == 6 and len(found.times_ms["a"]) == 5
+    assert found.times_ms["a"] == pytest.approx(8), "none of those kept took three times as long"
 
 
 def test_rounds_slower_than_the_machine_is_known_to_be_do_not_count():
     slow_first = [request for round_ in range(6) for request in requests_of_round(round_)]
     usual = np.full(PANEL, 8.0)
     alone, rounds, _, _ = measured(slow=slow_first, seconds=0, requests=4 * PANEL, seed=0)
-    assert np.median(alone.times_ms["a"]) > 20 and len(rounds) < 9, "by itself it takes the slow ones for typical"
+    assert np.median(alone.times_ms["a"]) == pytest.approx(24) and len(rounds) == 4, "takes the slow ones for typical"
     found, rounds, _, _ = measured(slow=slow_first, seconds=0, requests=4 * PANEL, seed=0, usual_ms=usual)
-    assert len(rounds) >= 10 and found.repeated >= 6 and not found.changed
-    assert found.times_ms["a"].max(axis=(1, 2)).mean() < 16 and found.usual_ms == pytest.approx(usual, rel=0.3)
+    assert len(rounds) == 10 and found.repeated == 6 and not found.changed
+    assert found.times_ms["a"] == pytest.approx(8) and found.usual_ms == pytest.approx(usual)
 
 
 def test_a_machine_that_stays_slower_has_changed():
     usual = np.full(PANEL, 2.0)
     found, rounds, _, _ = measured(seconds=0, requests=4 * PANEL, seed=0, usual_ms=usual, longest_wait=1.0)
-    assert found.changed and len(found.times_ms["a"]) >= 4 and found.usual_ms.min() >= 8.0
+    assert found.changed and len(found.times_ms["a"]) == len(rounds) >= 4 and found.usual_ms == pytest.approx(8)
 
 
 def test_a_machine_that_never_rests_is_measured_all_the_same():
@@ -215,14 +234,14 @@ def crowded_core():
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be put on one core here")
 def test_neighbours_on_the_core_do_not_change_the_ratio(crowded_core):
-    """By the median of five measurements: what a host takes from a virtual machine counts as the thread's own time."""
+    """Roughly: what a host takes from a virtual machine counts as the thread's own time. How well, a benchmark says."""
     models = {"slow": Worker(60_000), "fast": Worker(3_000)}
     ratios = []
-    for seed in range(5):
+    for seed in range(3):
         found = measure_latency(models, TEXTS, baseline="slow", seconds=0.3, requests=20, now=clock(1), seed=seed)
         assert found.waited > 0.25, "half of the time"
         ratios.append(paired_speedup(found.times_ms["slow"], found.times_ms["fast"])[0])
-    assert np.median(ratios) == pytest.approx(20, rel=0.2), ratios
+    assert 10 < np.median(ratios) < 40, ratios
 
 
 def test_the_clock_of_one_thread_counts_its_own_work_alone():
@@ -253,10 +272,9 @@ def test_single_requests_are_of_comments_drawn_at_random():
     asked = []
     now = time.perf_counter_ns
     times = single_requests(Sleeper("a", 0.002, asked), TEXTS, seconds=0.0, requests=80, now=now, seed=0)
-    assert times.shape == (80,) and times.min() >= 2.0 and times.min() < 10, "milliseconds"
+    assert times.shape == (80,) and 2.0 <= times.min() < 10, "milliseconds"
     assert all(len(texts) == 1 for _, texts in asked) and len({texts[0] for _, texts in asked}) > 30
-    longer = single_requests(Sleeper("a", 0.002, []), TEXTS, seconds=0.3, requests=1, now=now, seed=0)
-    assert longer.sum() * 1.5 >= 300 and len(longer) > 10
+    assert len(single_requests(Sleeper("a", 0.002, []), TEXTS, seconds=0.3, requests=1, now=now, seed=0)) > 10
 
 
 def test_throughput_counts_comments_in_batches_of_32():
