@@ -52,7 +52,7 @@ def main() -> None:
     arguments = parsed()
     models, texts = pair(arguments)
     with node_slot():
-        usual = quiet_times(models, texts)
+        usual = quiet_times(models, texts, min(arguments.quiet_seconds, 1.0))
         quiet = measured(models, texts, arguments.quiet_seconds, 0, usual)
         with busy_cores(arguments.neighbours):
             busy = [
@@ -67,10 +67,12 @@ def main() -> None:
     sys.exit(0 if met(found) else 1)
 
 
-def quiet_times(models: Mapping[str, Classifier], texts: Sequence[str]) -> NDArray[np.float64]:
+def quiet_times(models: Mapping[str, Classifier], texts: Sequence[str], seconds: float) -> NDArray[np.float64]:
     """What the baseline takes while nothing disturbs it, as a study remembers it: the least of ten measurements."""
     least = [
-        measure_latency(models, texts, baseline="baseline", seconds=1.0, requests=20, now=clock(1), seed=seed).usual_ms
+        measure_latency(
+            models, texts, baseline="baseline", seconds=seconds, requests=20, now=clock(1), seed=seed
+        ).usual_ms
         for seed in range(10)
     ]
     times: NDArray[np.float64] = np.min(least, axis=0)

@@ -149,7 +149,8 @@ def test_a_node_without_the_token_cannot_join(running: Running, tmp_path: Path) 
             command = ("start", f"--address={gcs_address(running)}", f"--temp-dir={short}", *options)
             return ray(*command, environment=theirs, home=tmp_path, seconds=15)
 
-    strangers = [{"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, {"RAY_AUTH_MODE": "disabled"}]
+    soon = {"RAY_gcs_server_port_wait_time_s": "3"}  # Ray would knock for 20
+    strangers = [soon | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, soon | {"RAY_AUTH_MODE": "disabled"}]
     with ThreadPoolExecutor() as pool:
         for status, said in pool.map(join, strangers):
             assert status != 0 and "Ray runtime started" not in said, said
