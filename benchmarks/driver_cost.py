@@ -32,10 +32,11 @@ from rich.table import Table
 from cluster.session import session
 from pipeline.storage import open_store
 from search.config import StudyConfig
-from search.optuna_study import REFERENCES, open_study
+from search.optuna_study import open_study
 from search.sampler import study_sampler
 from search.start import checked, claim_folder, with_absolute_paths
 from search.study import StudyRun
+from search.study_keys import REFERENCES
 from search.tracked_study import TrackedStudy
 from search.trial import Row
 

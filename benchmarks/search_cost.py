@@ -155,9 +155,10 @@ def our_search(
     """The stage tree with a store of its own; (computing seconds, row) of each model."""
     import ray
 
-    from search.optuna_study import REFERENCES, opened
+    from search.optuna_study import opened
     from search.sampler import study_sampler
     from search.study import StudyRun
+    from search.study_keys import REFERENCES
 
     store, notes = folder / "store", folder / "notes"
     notes.mkdir()

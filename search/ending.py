@@ -18,9 +18,10 @@ from pipeline.choice import recommended
 from search.config import StudyConfig
 from search.faults import run_task
 from search.finish import flips_of, front_within_noise, measure_again, test_figures
-from search.optuna_study import ENDED, QUIET, TEACHER_THREADS, collected_rows
+from search.optuna_study import ENDED, collected_rows
 from search.snapshots import RecordFiles, front_of
 from search.space import Space
+from search.study_keys import QUIET, TEACHER_THREADS
 from search.trial import PARAMS, Row
 from search.worker import with_bench
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune import Callback, registry
 
-from search.optuna_study import CURVES, ROWS, ROWS_SO_FAR
+from search.study_keys import CURVES, ROWS, ROWS_SO_FAR
 
 TRACEBACK = "traceback"
 

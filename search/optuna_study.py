@@ -1,4 +1,4 @@
-"""The Optuna study of a search: what its trials and it itself keep, and under which names; opening it; its rows."""
+"""The Optuna study of a search: opening it, and its rows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,9 @@ from optuna.trial import TrialState
 from search.config import StudyConfig
 from search.space import Space
 from search.study_database import StudyDatabase
+from search.study_keys import QUIET, REFERENCES, ROWS
 from search.trial import Row
 
-ROWS, CURVES, ERROR = "rows", "curves", "error"
-"""Names of a trial's user attributes: its rows, the training curves of their models, its error."""
-ROWS_SO_FAR = "rows_so_far"
-"""What each report but the last has in place of the rows: they are all there is of a trial whose worker dies."""
-REFERENCES, REFERENCE_CURVES, QUIET = "reference_rows", "reference_curves", "quiet_figures"
-TEACHER_THREADS = "teacher_threads"
-"""Names of the study's user attributes: rows and curves of teacher and floor, repeated measurements, and the threads
-that the teacher was trained with."""
 ENDED = (TrialState.COMPLETE, TrialState.FAIL)
 MINIMISED = {"model_size_mb", "latency_ratio"}
 """Objectives that are; the others are maximised."""

@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.chains import describe_chain
-from search.optuna_study import ROWS
 from search.searcher import ParetoSearcher
+from search.study_keys import ROWS
 from search.trial import Row
 from search.wording import duration
 

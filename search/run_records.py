@@ -21,7 +21,8 @@ from cluster.study_runs import Point, RunRecord
 from evaluation.chains import preset_of
 from pipeline.chains import ARROW, describe_chain
 from search.config import STAGES, StudyConfig, preset_stages
-from search.optuna_study import CURVES, ENDED, ERROR, QUIET, REFERENCE_CURVES, REFERENCES, ROWS, collected_rows
+from search.optuna_study import ENDED, collected_rows
+from search.study_keys import CURVES, ERROR, QUIET, REFERENCE_CURVES, REFERENCES, ROWS
 from search.trial import Curve, Row
 
 METHODS = {"after_kd": "distil.method", "after_pruning": "prune.method", "after_quantization": "quantize.method"}

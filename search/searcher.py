@@ -18,12 +18,14 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search import Searcher
 
+from search.attempts import Attempts, failed_for_now
 from search.budget import Budget
 from search.config import StudyConfig
-from search.faults import MAY_PASS, Attempts, death_text, failed_for_now
-from search.optuna_study import CURVES, ENDED, ERROR, REFERENCES, ROWS, ROWS_SO_FAR
+from search.faults import death_text
+from search.optuna_study import ENDED
 from search.space import Space
 from search.study_database import at_once
+from search.study_keys import CURVES, ERROR, MAY_PASS, REFERENCES, ROWS, ROWS_SO_FAR
 from search.tally import Tally
 from search.trial import Curve, Row, constraints, objectives
 

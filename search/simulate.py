@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from search.config import STAGES, StudyConfig
-from search.optuna_study import ERROR, ROWS
 from search.searcher import ParetoSearcher
+from search.study_keys import ERROR, ROWS
 from search.trial import Row, far_from_safe
 
 DIED = "the simulated worker died"

@@ -18,11 +18,12 @@ from rich.console import Console
 from cluster.metrics import StudyMetrics
 from pipeline.data import Data
 from pipeline.storage import open_store
+from search.attempts import BeforeRetry
 from search.config import StudyConfig
 from search.ending import Ending, Outcome
-from search.faults import BeforeRetry, run_task
+from search.faults import run_task
 from search.lean import LeanTrials, trainables_fetched_once
-from search.optuna_study import REFERENCE_CURVES, REFERENCES, TEACHER_THREADS, opened
+from search.optuna_study import opened
 from search.placing import WaitingFirst
 from search.progress import Progress
 from search.results_mirror import ResultsMirror
@@ -31,6 +32,7 @@ from search.sampler import study_sampler
 from search.searcher import ParetoSearcher
 from search.shared_models import share_models
 from search.snapshots import RecordFiles, Snapshots
+from search.study_keys import REFERENCE_CURVES, REFERENCES, TEACHER_THREADS
 from search.tracked_study import TrackedStudy
 from search.trial import run_trial
 from search.trial_logs import FOLDER as LOGS

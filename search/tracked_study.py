@@ -14,7 +14,7 @@ from rich.console import Console
 from cluster.tracking import tracking_place
 from cluster.tracking_process import TrackerApart
 from search.config import StudyConfig
-from search.optuna_study import ENDED, REFERENCES
+from search.optuna_study import ENDED
 from search.run_records import (
     AGAIN,
     milliseconds,
@@ -27,6 +27,7 @@ from search.run_records import (
     trial_record,
 )
 from search.start import STUDY_FILE
+from search.study_keys import REFERENCES
 from search.trial import Row
 
 TRACKING_ID = "tracking_id"

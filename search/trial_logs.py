@@ -16,8 +16,8 @@ from typing import Any
 
 from pipeline.study_results import STORED_AS
 from search.lean import TRACEBACK
-from search.optuna_study import ERROR
 from search.progress import in_words
+from search.study_keys import ERROR
 from search.trial import Row
 from search.trial_names import short_name
 from search.wording import duration

@@ -18,9 +18,10 @@ from ray.tune import Callback
 
 from cluster.metrics import StudyMetrics
 from pipeline.study_results import STORED_AS
-from search.faults import failed_for_now, last_failure
-from search.optuna_study import ENDED, ROWS, ROWS_SO_FAR
+from search.attempts import failed_for_now, last_failure
+from search.optuna_study import ENDED
 from search.searcher import ParetoSearcher
+from search.study_keys import ROWS, ROWS_SO_FAR
 from search.trial_logs import TrialLogs
 
 TELL_SECONDS = 1.0

@@ -17,8 +17,8 @@ from cluster.limits import CLOCK, GIGABYTE, memory_limit
 from pipeline.artifact import Artifact, Notes
 from pipeline.cache import Store
 from search.config import ResourcesConfig, StudyConfig
-from search.faults import MAY_PASS, error_text, may_pass, pause_seconds
-from search.optuna_study import CURVES, ERROR, ROWS, ROWS_SO_FAR
+from search.faults import error_text, may_pass, pause_seconds
+from search.study_keys import CURVES, ERROR, MAY_PASS, ROWS, ROWS_SO_FAR
 from search.trial import Curve, Row, curves, objectives, reference_rows, run_trial
 from search.workbench import Workbench
 

@@ -10,11 +10,11 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 
 from search.config import STAGES, StudyConfig
-from search.optuna_study import ERROR, REFERENCES, ROWS
 from search.stage_tree.chains import Chain, plain
 from search.stage_tree.effects import FloatArray
 from search.stage_tree.expected import Expected
 from search.stage_tree.tree import NOTHING, StageOutcome
+from search.study_keys import ERROR, REFERENCES, ROWS
 from search.trial import ROW_STAGES, Row, constraints
 
 

@@ -167,10 +167,11 @@ class Run:
     """A study of one trial a fault, run once and resumed once without faults."""
 
     def __init__(self, folder: Path) -> None:
-        from search.optuna_study import REFERENCES, opened
+        from search.optuna_study import opened
         from search.sampler import study_sampler
         from search.start import claim_folder, with_absolute_paths
         from search.study_file import study_from
+        from search.study_keys import REFERENCES
 
         points = [{"prune.sparsity": sparsity} for sparsity in FAULTS]
         limits = {"retries": RETRIES, "stage_minutes": STAGE_MINUTES, "memory_gb_per_trial": MEMORY_GB}

@@ -10,7 +10,7 @@ from ray.tune import registry
 from ray.tune.experiment import Trial
 
 from search.lean import LeanTrials, trainables_fetched_once
-from search.optuna_study import CURVES, ROWS
+from search.study_keys import CURVES, ROWS
 
 
 def run(callbacks: list[LeanTrials], end: str) -> Trial:

@@ -10,7 +10,6 @@ import optuna
 import pytest
 
 from cluster.study_runs import Point
-from search.optuna_study import CURVES, ERROR, QUIET, REFERENCE_CURVES, REFERENCES, ROWS
 from search.run_records import (
     AGAIN,
     FIRST,
@@ -25,6 +24,7 @@ from search.run_records import (
     trial_record,
 )
 from search.study_file import study_from
+from search.study_keys import CURVES, ERROR, QUIET, REFERENCE_CURVES, REFERENCES, ROWS
 
 MADE = "2026-01-02T03:04:05+00:00"
 MADE_MS = 1_767_323_045_000

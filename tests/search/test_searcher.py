@@ -17,11 +17,12 @@ from ray.tune.search import Searcher
 
 from evaluation.records import RUN_DEPENDENT, read_records, write_records
 from search.config import StudyConfig
-from search.optuna_study import QUIET, REFERENCES, collected_rows, open_study
+from search.optuna_study import collected_rows, open_study
 from search.sampler import study_sampler
 from search.searcher import ParetoSearcher
 from search.snapshots import front_of
 from search.study_file import study_from
+from search.study_keys import QUIET, REFERENCES
 
 Row = dict[str, Any]
 FEASIBLE = ("f1_drop", "critical_f1_drop", "critical_recall_drop")

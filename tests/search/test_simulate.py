@@ -9,12 +9,13 @@ import optuna
 import pytest
 
 from search.config import STAGES, StudyConfig
-from search.optuna_study import ENDED, REFERENCES, ROWS
+from search.optuna_study import ENDED
 from search.outcome_tables import SyntheticTable
 from search.sampler import study_sampler
 from search.searcher import ParetoSearcher
 from search.simulate import DIED, Cluster, History, Simulation
 from search.study_file import study_from
+from search.study_keys import REFERENCES, ROWS
 from search.trial import ROW_STAGES, Row
 
 SECONDS = {"distil": 100.0, "prune": 10.0, "quantize": 1.0}

@@ -13,11 +13,12 @@ import pytest
 
 from evaluation.records import read_metadata, read_records
 from search.config import StudyConfig
-from search.optuna_study import REFERENCES, opened
+from search.optuna_study import opened
 from search.sampler import study_sampler
 from search.searcher import ParetoSearcher
 from search.snapshots import PAUSE, RecordFiles, Snapshots
 from search.study_file import study_from
+from search.study_keys import REFERENCES
 
 REPORT = {"synthetic": True, "source": "embedded", "notice": "মন্তব্য"}
 

@@ -128,10 +128,11 @@ def slow_trial() -> Any:
 def test_the_files_grow_while_ray_runs_the_trials(tmp_path: Path) -> None:
     """Each time a trial ends, both files are there and whole, and those that ended before it are soon in them."""
     from cluster.session import session
-    from search.optuna_study import REFERENCES, opened
+    from search.optuna_study import opened
     from search.sampler import study_sampler
     from search.start import checked, claim_folder, with_absolute_paths
     from search.study import StudyRun
+    from search.study_keys import REFERENCES
 
     settings = [f"results_dir={tmp_path}", "search.trials=12", "resources.max_concurrent=1", "tracking.uri=none"]
     config, data = checked(SMOKE, settings, resume=False)

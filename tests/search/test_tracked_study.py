@@ -17,8 +17,8 @@ from rich.console import Console
 
 from evaluation.records import read_records
 from search.config import StudyConfig
-from search.optuna_study import CURVES, REFERENCE_CURVES, REFERENCES, ROWS
 from search.study_file import study_from
+from search.study_keys import CURVES, REFERENCE_CURVES, REFERENCES, ROWS
 from search.tracked_study import TRACKING_ID, TrackedStudy
 from search.trial import STORED_AS
 

@@ -20,11 +20,12 @@ from cluster.metrics import StudyMetrics
 from cluster.session import ROOT, session
 from pipeline.cache import Store
 from search.config import StudyConfig
-from search.optuna_study import REFERENCES, ROWS, opened
+from search.optuna_study import opened
 from search.sampler import study_sampler
 from search.searcher import ParetoSearcher
 from search.start import checked, claim_folder, with_absolute_paths
 from search.study import StudyRun
+from search.study_keys import REFERENCES, ROWS
 from search.trial_logs import TrialLogs
 from search.trial_names import trial_name
 from search.watching import TELL_SECONDS, Watching

@@ -52,3 +52,10 @@ def test_a_wait_for_another_workers_build_does_not_count_and_a_build_of_its_own_
     other.join()
     assert said == "the first one\n", "it lived through a wait longer than its limit"
     assert waiting.returncode == 1 and "in hangs" in traces
+
+
+def test_a_worker_does_not_wait_for_what_only_the_driver_needs() -> None:
+    heavy = "{'torch', 'transformers', 'sklearn', 'optuna', 'sqlalchemy', 'mlflow', 'matplotlib'}"
+    code = f"import sys, search.worker; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.strip() == "[]", done.stderr

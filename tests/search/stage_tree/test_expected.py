@@ -93,8 +93,8 @@ def test_what_is_measured_outweighs_what_was_expected() -> None:
 
 def test_a_study_is_begun_with_what_promises_most_a_second() -> None:
     """No student of 12 layers and 20 passes before there is a smaller and cheaper one."""
-    from search.optuna_study import REFERENCES
     from search.sampler import study_sampler
+    from search.study_keys import REFERENCES
 
     study = {
         "data": {"label_columns": ["threat", "bully"]},
