@@ -1,6 +1,6 @@
 .PHONY: search test check clean
 
-# Python keeps what it has compiled, of a module when it is first imported: at set-up that would be all 26,000 files, and
+# Python keeps what it has compiled, of a module when it is first imported: at set-up that would be all 27,000 files, and
 # where it may not, each of many processes compiles all it imports. Empty is off.
 export PYTHONDONTWRITEBYTECODE :=
 

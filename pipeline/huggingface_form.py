@@ -68,7 +68,7 @@ def _fits_its_architecture(model: TextClassifier) -> bool:
     tokens = model.encoder.get_input_embeddings()  # type: ignore[operator]
     model.config.vocab_size = tokens.weight.shape[0]
     with torch.device("meta"):
-        built = AutoModel.from_config(model.config)  # type: ignore[no-untyped-call]
+        built = AutoModel.from_config(model.config)
     expected = {name: value.shape for name, value in built.state_dict().items() if not name.startswith("pooler.")}
     return expected == {name: value.shape for name, value in model.encoder.state_dict().items()}
 
@@ -131,10 +131,10 @@ def _silent() -> Iterator[None]:
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(ERROR)
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            logging.enable_progress_bar()

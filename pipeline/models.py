@@ -58,7 +58,7 @@ class TextClassifier(Classifier):
     @property
     def config(self) -> PretrainedConfig:
         """The encoder's configuration."""
-        config: PretrainedConfig = self.encoder.config  # type: ignore[assignment]
+        config: PretrainedConfig = self.encoder.config
         return config
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def build_scratch(config: TeacherConfig, labels: int, vocabulary: int) -> TextCl
         attention_probs_dropout_prob=config.encoder_dropout,
         pad_token_id=SPECIAL_TOKENS.index("[PAD]"),
     )
-    encoder = AutoModel.from_config(encoder_config)  # type: ignore[no-untyped-call]
+    encoder = AutoModel.from_config(encoder_config)
     return TextClassifier(_without_pooler(encoder), labels, config.pooling, config.dropout)
 
 
@@ -237,7 +237,7 @@ def load_model(folder: Path) -> TextClassifier:
     """
     head: dict[str, Any] = json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8"))
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    encoder = _without_pooler(AutoModel.from_config(config, dtype=torch.float32))  # type: ignore[no-untyped-call]
+    encoder = _without_pooler(AutoModel.from_config(config, dtype=torch.float32))
     model = TextClassifier(encoder, head["labels"], head["pooling"], head["dropout"])
     weights = load_file(folder / WEIGHTS)
     _fit(model, weights)

@@ -204,7 +204,7 @@ def _set_width(config: PretrainedConfig, width: int, projected: bool) -> None:
 def _rebuilt(model: TextClassifier, config: PretrainedConfig, state: dict[str, Tensor]) -> TextClassifier:
     """A model of this configuration with these weights, and with the old one's pooling and dropout."""
     with torch.random.fork_rng():  # the encoder's own initialisation is overwritten: it shall take no random numbers
-        encoder = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+        encoder = AutoModel.from_config(config, dtype=torch.float32)
         if getattr(encoder, "pooler", None) is not None:
             encoder.register_module("pooler", None)
         student = TextClassifier(encoder, model.head.out_features, model.pooling, model.dropout.p)
