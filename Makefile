@@ -21,6 +21,7 @@ check: .venv/ready             ## lint, format, types, import directions
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=26'  # takes a third of the time of those that Python brings
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 

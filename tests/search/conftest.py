@@ -88,7 +88,7 @@ def run_thrice(folder: Path) -> SmokeRuns:
     from search.start import checked, claim_folder, with_absolute_paths
     from search.study import StudyRun
 
-    overrides = ("seed=2", "search.stop_margin=1", "search.trials=3")
+    overrides = ("seed=2", "search.stop_margin=1", "search.trials=3", "measure.seconds=0.05")
 
     def run(name: str, cpus: int, concurrent: int, **changes: Any) -> Run:
         places = [f"results_dir={folder / name}", f"storage={folder / 'store'}"]

@@ -32,7 +32,7 @@ BUCKET = "pareto-bucket"
 NOT_SOURCES = shutil.ignore_patterns(".git", ".venv", ".hypothesis", "results", "build", "__pycache__", ".*_cache")
 TRIALS = 8
 """So many that the worker that starts last has one too: the first may end some before."""
-SETTINGS = (f"search.trials={TRIALS}", "search.stop_margin=1", "measure.seconds=0.1", "data.sample_rows=600")
+SETTINGS = (f"search.trials={TRIALS}", "search.stop_margin=1", "measure.seconds=0.05", "data.sample_rows=600")
 UPLOADED = "uploaded-"
 """What the copy of the checkout writes before a node's name: rows tell whose code the workers ran."""
 
