@@ -32,8 +32,7 @@ MEMORY_COMMENTS = 64
 SEEDS = {"search": 0, "quiet": 1}
 """Of the comments drawn and the orders: the second session does not repeat the first."""
 WAITS = {"search": 8.0, "quiet": LONGEST_WAIT}
-"""Seconds that a measurement waits for a machine that is slower than usual: in a search a trial waits with it. One of
-less than a second, of which little is expected, waits the less."""
+"""Seconds that a measurement waits for a machine that is slower than usual: in a search a trial waits with it."""
 SplitName = Literal["validation", "test"]
 
 
@@ -56,6 +55,11 @@ class LatencyConfig(Config):
     """One line: processor, instruction set, threads and versions of the runtimes."""
     session: Literal["search", "quiet"] = "search"
     """`search` measures while other trials compute; `quiet` when nothing else of the study runs."""
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds of `WAITS`; as much less as the measurement is shorter than a second, since less is expected of it."""
+        return WAITS[self.session] * min(self.seconds, 1.0)
 
 
 @stage("predictions", version=1)
@@ -105,7 +109,7 @@ def latency_figures(config: LatencyConfig, model: Path, teacher: Path, texts: Se
                 baseline=baseline,
                 seconds=config.seconds,
                 usual_ms=usual_times(asked),
-                longest_wait=WAITS[config.session] * min(config.seconds, 1.0),
+                longest_wait=config.longest_wait,
                 **least,
             )
             remember(asked, rounds.usual_ms, changed=rounds.changed)

@@ -215,3 +215,11 @@ def test_another_machine_or_number_of_threads_is_another_measurement():
     settings = [{"machine": machine(1)}, {"machine": machine(4)}, {"machine": "another"}]
     keys = {artifact_key(measure_speed, LatencyConfig(**each), ["model", "teacher"], "data") for each in settings}
     assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("session", "seconds", "wait"),
+    [("search", 1.0, 8.0), ("search", 30.0, 8.0), ("search", 0.25, 2.0), ("quiet", 1.0, 20.0), ("quiet", 0.05, 1.0)],
+)
+def test_a_short_measurement_does_not_wait_long_for_the_machine(session, seconds, wait):
+    assert LatencyConfig(session=session, seconds=seconds).longest_wait == pytest.approx(wait)
