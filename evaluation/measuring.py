@@ -58,7 +58,7 @@ class LatencyConfig(Config):
 
     @property
     def longest_wait(self) -> float:
-        """Seconds of `WAITS`; as much less as the measurement is shorter than a second, since less is expected of it."""
+        """Seconds of `WAITS`; a measurement of less than a second, of which less is expected, waits as much less."""
         return WAITS[self.session] * min(self.seconds, 1.0)
 
 
