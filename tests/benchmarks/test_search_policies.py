@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.search_policies import COSTS, Curve, judged, limits, one_run
+from benchmarks.policies.figures import judged
+from benchmarks.policies.kept import KeptRuns
+from benchmarks.policies.runs import COSTS, Curve, limits, one_run
 from evaluation.records import read_records, write_records
 from search.config import STAGES
 from search.every_chain import every_chain
@@ -24,8 +26,9 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "search_policies.py"
 def test_a_cost_is_the_median_over_seeds_and_infinite_where_it_was_not_reached() -> None:
     about = {"sampler": "random", "reuse": True, "workers": 8, "utilisation": 1.0, "cost_end": 90.0, "share_end": 0.9}
     about |= {"trials": 9, "program_seconds": 1.0}
-    runs = [about | {"seed": seed, "cost": cost} for seed, cost in enumerate([20.0, 40.0, math.inf])]
+    runs = [about | {"seed": seed, "cost": cost, "clock": cost / 4} for seed, cost in enumerate([20.0, 40.0, math.inf])]
     [row] = judged(runs, [2.0, 3.0, 4.0])
+    assert (row["seeds"], row["clock_median"]) == (3, 10)
     assert (row["cost_low"], row["cost_median"], row["cost_high"]) == (20, 40, math.inf)
     assert (row["reached"], row["cost_bound"]) == (pytest.approx(2 / 3), 8 * 3.0)
 
@@ -65,6 +68,7 @@ def test_a_run_of_the_program_on_a_recorded_table(table: Path) -> None:
     figures = table / "figures.json"
     command = [sys.executable, str(PROGRAM), "--table", str(table), "--seeds", "2", "--workers", "3", "--trials", "30"]
     command += ["--processes", "1", "--samplers", "stage_tree", "random", "--json", str(figures)]
+    command += ["--runs", str(table / "runs.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     rows = {(row["sampler"], row["reuse"]): row for row in json.loads(figures.read_text("utf-8"))}
@@ -73,6 +77,17 @@ def test_a_run_of_the_program_on_a_recorded_table(table: Path) -> None:
     assert 0.95 <= rows["stage_tree", True]["share_end"] <= 1
     assert rows["random", True]["cost_end"] < rows["random", False]["cost_end"], "the same models, reused"
     assert all(row["workers"] == 3 for row in rows.values()) and "3 workers" in done.stdout
+    kept = KeptRuns(table / "runs.jsonl", {"table": str(table), "to_the_end": False, **COSTS})
+    assert sorted(task[0] for task in kept.runs) == ["random"] * 4 + ["stage_tree"] * 2
+    assert {run["seed"] for run in kept.runs.values()} == {0, 1}
+
+
+def test_kept_runs_are_those_of_the_same_settings(tmp_path: Path) -> None:
+    run = {"sampler": "tpe", "reuse": True, "workers": 8, "seed": 3, "cost": math.inf}
+    KeptRuns(tmp_path / "runs", {"table": "a"}).add(run)
+    KeptRuns(tmp_path / "runs", {"table": "b"}).add(run | {"seed": 4})
+    assert KeptRuns(tmp_path / "runs", {"table": "a"}).runs == {("tpe", True, 8, 3): run}
+    assert KeptRuns(tmp_path / "runs", {"table": "c"}).runs == KeptRuns(None, {"table": "a"}).runs == {}
 
 
 def test_to_the_end_a_search_has_all_its_trials(table: Path) -> None:

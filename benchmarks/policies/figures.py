@@ -1,0 +1,83 @@
+"""Medians and quartiles over seeds, and how they are printed."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+
+def judged(runs: list[dict[str, Any]], soonest: Sequence[float]) -> list[dict[str, Any]]:
+    """For each policy and number of workers: number of seeds, median and quartiles over them.
+
+    Args:
+        runs: as `one_run` returns them.
+        soonest: seconds to the share at best, by seed.
+    """
+    groups: dict[tuple[int, str, bool], list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        groups[run["workers"], run["sampler"], run["reuse"]].append(run)
+    rows = []
+    for (workers, sampler, reuse), members in sorted(groups.items()):
+        costs = [run["cost"] for run in members]
+        low, middle, high = np.quantile(costs, [0.25, 0.5, 0.75], method="nearest")
+        rows.append(
+            {
+                "workers": workers,
+                "sampler": sampler,
+                "reuse": reuse,
+                "seeds": len(members),
+                "cost_median": float(middle),
+                "cost_low": float(low),
+                "cost_high": float(high),
+                "reached": float(np.mean(np.isfinite(costs))),
+                "clock_median": float(np.quantile([run["clock"] for run in members], 0.5, method="nearest")),
+                "cost_end": float(np.median([run["cost_end"] for run in members])),
+                "share_end": float(np.median([run["share_end"] for run in members])),
+                "cost_bound": workers * float(np.median([soonest[run["seed"]] for run in members])),
+                "utilisation": float(np.median([run["utilisation"] for run in members])),
+                "trials": float(np.median([run["trials"] for run in members])),
+                "program_seconds": float(np.median([run["program_seconds"] for run in members])),
+            }
+        )
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """One table for each number of workers."""
+    for workers in sorted({row["workers"] for row in rows}):
+        table = Table("sampler", "reuse", "seeds", "cost to 95 %, s [quartiles]", "times ours", "reached", "clock, s")
+        for name in ("ended at, s", "hypervolume", "utilisation", "trials", "program, s"):
+            table.add_column(name)
+        members = [row for row in rows if row["workers"] == workers]
+        table.title = f"{workers} worker{'s' if workers > 1 else ''}"
+        table.caption = (
+            f"With everything known before and no worker idle: {spelled(members[0]['cost_bound'])} s or more."
+        )
+        ours = next((row["cost_median"] for row in members if row["sampler"] == "stage_tree"), None)
+        for row in sorted(members, key=lambda row: row["cost_median"]):
+            table.add_row(
+                row["sampler"],
+                "yes" if row["reuse"] else "no",
+                str(row["seeds"]),
+                f"{spelled(row['cost_median'])} [{spelled(row['cost_low'])}, {spelled(row['cost_high'])}]",
+                spelled(row["cost_median"] / ours, ".2f") if ours else "",
+                f"{row['reached']:.0%}",
+                spelled(row["clock_median"], ",.1f"),
+                spelled(row["cost_end"]),
+                f"{row['share_end']:.0%}",
+                f"{row['utilisation']:.1%}",
+                f"{row['trials']:,.0f}",
+                f"{row['program_seconds']:,.0f}",
+            )
+        Console(width=150).print(table)
+
+
+def spelled(number: float, form: str = ",.0f") -> str:
+    """A number as it is printed; a cost is infinite where the search ended before."""
+    return format(number, form) if math.isfinite(number) else "not reached"

@@ -1,0 +1,139 @@
+"""One search in virtual time, and what a search of its world can have at best."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch  # noqa: F401  (before Optuna's samplers load it)
+
+from evaluation.front import hypervolume
+from evaluation.gained import reference_point
+from evaluation.records import read_records
+from search.config import STAGES, StudyConfig
+from search.every_chain import every_chain
+from search.outcome_tables import RecordedTable, SyntheticTable
+from search.sampler import study_sampler
+from search.searcher import ParetoSearcher
+from search.simulate import Cluster, History, Simulation, Table
+from search.study_file import load_study
+from search.study_keys import REFERENCES
+from search.tally import losses_of
+
+SHARE = 0.95
+COSTS = {"trial_seconds": 0.5, "measure_seconds": 0.3, "timing_seconds": 5.0}
+"""Of n-gram models (`quantize_trial.py`): a trial finds and judges two models that are there in 0.4 s, the rest is the
+driver's (`driver_cost.py`); a new model's answers and safety; its latency and memory."""
+
+
+def world(place: Path, seed: int, sampler: str, trials: int) -> tuple[StudyConfig, Table]:
+    """The study and the table of one run: of a folder with a recorded table, or of a study file for a synthetic one."""
+    settings = [f"seed={seed}", f"search.trials={trials}", f"search.sampler={sampler}"]
+    if place.is_dir():
+        return load_study(place / "study.yaml", [*settings, "search.stop_margin=0.05"]), recorded(place)
+    config = load_study(place, settings)
+    return config, SyntheticTable(config, seed)
+
+
+@cache
+def recorded(folder: Path) -> RecordedTable:
+    """The table of a folder, read once."""
+    return RecordedTable(read_records(folder / "trials.parquet"))
+
+
+def limits(place: Path, costs: Mapping[str, float], seed: int) -> tuple[float, float]:
+    """Of the world that a seed is searched in: hypervolume of all its chains, and the seconds to 95 % of it at best.
+
+    A search that knew everything before would have it then, with a worker for each chain; N workers of which none is
+    idle so cost N times as much or more, whatever the policy. A policy that leaves workers idle can cost less.
+    """
+    config, table = world(place, seed, "random", 1)
+    soonest: dict[str, tuple[float, Any]] = {}
+    for params in every_chain(config):
+        seconds = costs["trial_seconds"]
+        for row in filter(None, (table.row(stage, params) for stage in STAGES)):
+            seconds += row["stage_seconds"] + costs["measure_seconds"]
+            soonest[row["model_key"]] = seconds, row
+    curve = Curve(table.teacher())
+    curve.follow(sorted(soonest.values(), key=itemgetter(0)))
+    return curve.volumes[-1], curve.reached(SHARE * curve.volumes[-1])
+
+
+class Curve:
+    """Hypervolume of the models that are not unsafe, over virtual seconds."""
+
+    def __init__(self, teacher: Any) -> None:
+        self.times, self.volumes = [0.0], [0.0]
+        self._reference = reference_point(losses_of(teacher))
+        self._front = np.empty((0, 3))
+        self._seen = 0
+
+    def follow(self, models: Sequence[tuple[float, Any]]) -> None:
+        """Take note of what has come since, each with its second, in their order."""
+        for second, row in models[self._seen :]:
+            point = losses_of(row)
+            if row["safety_verdict"] == "unsafe" or not (point < self._reference).all():
+                continue
+            if not (self._front <= point).all(axis=1).any():
+                self._front = np.vstack([self._front[~(point <= self._front).all(axis=1)], point])
+                self.times.append(second)
+                self.volumes.append(hypervolume(self._front, self._reference))
+        self._seen = len(models)
+
+    def reached(self, volume: float) -> float:
+        """The second at which the front had so much; infinite if it never had."""
+        return next((time for time, found in zip(self.times, self.volumes, strict=True) if found >= volume), math.inf)
+
+
+def one_run(
+    place: Path,
+    trials: int,
+    budget: float,
+    to_the_end: bool,
+    costs: Mapping[str, float],
+    references: Sequence[float],
+    task: tuple[str, bool, int, int],
+) -> dict[str, Any]:
+    """One search, until it has the share of its world's hypervolume that is asked for, unless it ends before."""
+    sampler, reuse, workers, seed = task
+    warnings.filterwarnings("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    config, table = world(place, seed, sampler, trials)
+    names = config.search.objectives
+    directions = ["maximize" if name == "f1_macro" else "minimize" for name in names]
+    study = optuna.create_study(directions=directions, sampler=study_sampler(config))
+    study.set_user_attr(REFERENCES, [table.teacher()])
+    curve, asked = Curve(table.teacher()), SHARE * references[seed]
+
+    def enough(history: History) -> bool:
+        curve.follow(history.models)
+        return curve.volumes[-1] >= asked and not to_the_end
+
+    began = time.process_time()
+    cluster = Cluster(workers=workers, reuse=reuse, seed=seed, **costs)
+    history = Simulation(ParetoSearcher(study, config), config, table, cluster).run(busy_seconds=budget, enough=enough)
+    program = time.process_time() - began
+    starts, lengths = np.array(history.work).T
+    end = curve.reached(asked)
+    cost = float(np.clip(end - starts, 0.0, lengths).sum())
+    return {
+        "sampler": sampler,
+        "reuse": reuse,
+        "workers": workers,
+        "seed": seed,
+        "cost": cost if math.isfinite(end) else math.inf,
+        "cost_end": cost,
+        "clock": end,
+        "share_end": curve.volumes[-1] / references[seed],
+        "utilisation": history.utilisation(workers),
+        "trials": history.trials,
+        "program_seconds": program,
+    }
