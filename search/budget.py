@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from search.config import SearchConfig
+from search.sections import SearchConfig
 from search.wording import duration
 
 

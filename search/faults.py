@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.session import ClusterError
 from pipeline.errors import InputError
-from search.config import ResourcesConfig
+from search.sections import ResourcesConfig
 
 PAUSES_SECONDS = (5.0, 20.0, 60.0)
 """Before the second attempt of a trial that raised, the third, and each later one."""

@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from pipeline.config import DataConfig, DistilConfig, PruneConfig, QuantizeConfig, TeacherConfig
 from pipeline.reading import counted
 from search.comment_file import CommentFile
-from search.config import SafetyConfig, SearchConfig, StudyConfig
+from search.config import StudyConfig
 from search.model_folder import LAYERS, encoder_fact, model_folder
+from search.sections import SafetyConfig, SearchConfig
 from search.wording import shown
 
 SCRATCH = "scratch"

@@ -15,17 +15,8 @@ import yaml
 
 from pipeline.config import DataConfig
 from pipeline.errors import InputError
-from search.config import (
-    STAGES,
-    Choices,
-    Range,
-    ResourcesConfig,
-    StudyConfig,
-    TrackingConfig,
-    defaults,
-    find_critical_label,
-    preset_stages,
-)
+from search.config import STAGES, Choices, Range, StudyConfig, defaults, find_critical_label, preset_stages
+from search.sections import ResourcesConfig, TrackingConfig
 from search.settings import check_section
 from search.wording import problem, shown, suggestion, yaml_text
 

@@ -16,8 +16,9 @@ from ray import tune
 from cluster.limits import CLOCK, GIGABYTE, memory_limit
 from pipeline.artifact import Artifact, Notes
 from pipeline.cache import Store
-from search.config import ResourcesConfig, StudyConfig
+from search.config import StudyConfig
 from search.faults import error_text, may_pass, pause_seconds
+from search.sections import ResourcesConfig
 from search.study_keys import CURVES, ERROR, MAY_PASS, ROWS, ROWS_SO_FAR
 from search.trial import Curve, Row, curves, objectives, reference_rows, run_trial
 from search.workbench import Workbench

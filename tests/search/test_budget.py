@@ -2,7 +2,7 @@ import pytest
 
 from search import budget
 from search.budget import Budget
-from search.config import SearchConfig
+from search.sections import SearchConfig
 
 
 def after(volumes: list[float], **settings: object) -> str | None:

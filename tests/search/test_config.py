@@ -15,7 +15,6 @@ from pipeline.errors import InputError
 from search.config import (
     STAGES,
     Choices,
-    MeasureConfig,
     Preset,
     StudyConfig,
     defaults,
@@ -23,6 +22,7 @@ from search.config import (
     find_critical_label,
     preset_stages,
 )
+from search.sections import MeasureConfig
 from search.start import with_absolute_paths
 from search.study_file import study_from, to_yaml
 

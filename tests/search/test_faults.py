@@ -18,8 +18,9 @@ from rich.console import Console
 from evaluation.records import read_records
 from pipeline.errors import InputError
 from pipeline.training import TrainingDiverged
-from search.config import ResourcesConfig, StudyConfig
+from search.config import StudyConfig
 from search.faults import PAUSES_SECONDS, death_text, error_text, may_pass, pause_seconds
+from search.sections import ResourcesConfig
 
 STUDY: dict[str, Any] = {
     "study": "faults",

@@ -14,9 +14,9 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import chi2_contingency, chisquare, kstest
 
-from search.config import SearchConfig
 from search.nsgaii import RememberingNSGAIISampler
 from search.sampler import NumberedRandomSampler, make_sampler, study_sampler
+from search.sections import SearchConfig
 from search.study_file import study_from
 
 SPACE: dict[str, BaseDistribution] = {
