@@ -79,3 +79,12 @@ def test_rows_are_those_of_trials_and_models_of_one_shape_are_equally_fast(tmp_p
         assert table.row("distil", params) and (row is None) == (params["quantize.method"] == "none")
     with pytest.raises(KeyError):
         table.row("distil", dict.fromkeys((f"{stage}.method" for stage in STAGES), "logit"))
+
+
+@pytest.mark.parametrize(
+    ("study", "chains"),
+    [("recorded", 321), ("recorded_wide", 2_023), ("recorded_bags", 29_160), ("recorded_mixed", 33_384)],
+)
+def test_the_spaces_to_record_have_as_many_chains_as_we_say(study: str, chains: int) -> None:
+    config = load_study(PROGRAM.with_name(f"{study}.yaml"), [])
+    assert config.study == study and sum(1 for _ in every_chain(config)) == chains
