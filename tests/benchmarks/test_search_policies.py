@@ -80,6 +80,11 @@ def test_a_run_of_the_program_on_a_recorded_table(table: Path) -> None:
     kept = KeptRuns(table / "runs.jsonl", {"table": str(table), "to_the_end": False, **COSTS})
     assert sorted(task[0] for task in kept.runs) == ["random"] * 4 + ["stage_tree"] * 2
     assert {run["seed"] for run in kept.runs.values()} == {0, 1}
+    before = (table / "runs.jsonl").read_bytes()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert again.returncode == 0, again.stderr
+    assert (table / "runs.jsonl").read_bytes() == before, "nothing is run again"
+    assert {(row["sampler"], row["reuse"]): row for row in json.loads(figures.read_text("utf-8"))} == rows
 
 
 def test_kept_runs_are_those_of_the_same_settings(tmp_path: Path) -> None:
