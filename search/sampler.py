@@ -9,7 +9,7 @@ import numpy as np
 import torch  # noqa: F401  (must be loaded before Optuna's samplers load it, or the process can crash)
 from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler
 from optuna.trial import FrozenTrial
 
 from search.config import STAGES, StudyConfig
@@ -17,6 +17,7 @@ from search.independent import IndependentSampler
 from search.nsgaii import RememberingNSGAIISampler
 from search.space import Space
 from search.stage_tree import StageTreeSampler
+from search.tpe import RememberingTPESampler
 
 STARTUP_TRIALS = 6
 """Trials that one of Optuna's learning samplers draws at random before it begins to learn."""
@@ -85,7 +86,7 @@ def make_sampler(name: str, seed: int, startup_trials: int, population: int = PO
     if name == "random":
         return NumberedRandomSampler(seed)
     if name == "tpe":
-        return TPESampler(seed=seed, n_startup_trials=startup_trials)
+        return RememberingTPESampler(seed, startup_trials)
     if name == "nsgaii":
         return RememberingNSGAIISampler(seed, population)
     if name == "gp":
