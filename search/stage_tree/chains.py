@@ -80,6 +80,11 @@ class Chain:
         methods = tuple(one for one in self.answers if one.decides and stage_of(one.name) in before)
         return _features(tuple(one for one in self.answers if stage_of(one.name) == stage), methods)
 
+    def places(self, stage: str) -> Mapping[str, float]:
+        """Where the settings up to this stage are among their choices, from -1 to 1; 1 for a word that was chosen."""
+        upto = self.stages[: self.stages.index(stage) + 1]
+        return _places(tuple(one for one in self.answers if stage_of(one.name) in upto))
+
     def own(self, stage: str) -> Prefix:
         """The settings of this stage alone."""
         at = self.stages.index(stage)
@@ -97,7 +102,7 @@ class Draw:
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """One of the choices."""
         given = self._given.get(plain(name), self)
-        value = given if given in choices else choices[int(self._generator.integers(len(choices)))]
+        value = given if given in choices else choices[int(self._generator.random() * len(choices))]
         self.answers.append(Answer(name, value, tuple(choices)))
         return value
 
@@ -161,6 +166,12 @@ def _features(answers: tuple[Answer, ...], methods: tuple[Answer, ...]) -> Mappi
     ordered = [(plain(answer.name), place) for answer in answers if (place := _place(answer)) is not None]
     pairs = {one + PAIR + other: here * there for (one, here), (other, there) in combinations(ordered, 2)}
     return {name + method: number for method in with_methods for name, number in alone.items()} | pairs
+
+
+@lru_cache(maxsize=1 << 16)
+def _places(answers: tuple[Answer, ...]) -> Mapping[str, float]:
+    words = {f"{plain(one.name)}={one.value}": 1.0 for one in answers if one.decides and len(one.choices) > 1}
+    return words | {plain(one.name): place for one in answers if (place := _place(one)) is not None}
 
 
 def _numbers(answer: Answer) -> dict[str, float]:

@@ -45,26 +45,104 @@ QUALITY = Prior(8.0, 1.0, 1.0)
 noise believed in, a few lucky fits look certain, and a family of better models next to them is never looked at."""
 
 
+class Names:
+    """Columns of named features, which may be new at any time."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, int] = {}
+
+    def rows(self, features: Sequence[Features]) -> FloatArray:
+        """Design matrix [n, names], after making room for new names."""
+        names = [name for one in features for name in one]
+        for name in dict.fromkeys(names):
+            self.columns.setdefault(name, len(self.columns))
+        rows = np.zeros((len(features), len(self.columns)))
+        row = np.repeat(np.arange(len(features)), [len(one) for one in features])
+        rows[row, [self.columns[name] for name in names]] = [number for one in features for number in one.values()]
+        return rows
+
+
+class Regression:
+    """Several targets, each linear in the same columns, of which there may be more at any time."""
+
+    def __init__(self, scales: Sequence[float] | FloatArray, prior: Prior) -> None:
+        """Take the size of a typical effect on each target, shape [targets], and the prior of the noise."""
+        self._scales = np.asarray(scales, dtype=np.float64)
+        self._prior = prior
+        self._precision = np.empty((0, 0))
+        self._moments = np.empty((0, len(self._scales)))
+        self._squares = np.zeros(len(self._scales))
+        self._count = 0
+
+    def widen(self, precisions: Sequence[float] | FloatArray) -> None:
+        """Room for new columns, of whose weights nothing is known but that they have these precisions."""
+        known = len(self._precision)
+        precision = np.diag(np.concatenate([np.zeros(known), precisions]))
+        precision[:known, :known] = self._precision
+        self._precision = precision
+        self._moments = np.vstack([self._moments, np.zeros((len(precisions), len(self._scales)))])
+
+    def add(self, rows: FloatArray, values: FloatArray) -> None:
+        """Learn from observations, rows of shape [n, columns] and values of shape [n, targets]."""
+        scaled = values / self._scales
+        self._precision += rows.T @ rows
+        self._moments += rows.T @ scaled
+        self._squares += (scaled**2).sum(axis=0)
+        self._count += len(rows)
+
+    def sample(
+        self,
+        rows: FloatArray,
+        generator: np.random.Generator,
+        beliefs: int,
+        luck: Sequence[bool] | None = None,
+        unknown: tuple[FloatArray, npt.NDArray[np.intp]] | None = None,
+    ) -> FloatArray:
+        """What `beliefs` draws from the posterior predict of these observations, their own luck included.
+
+        A model may turn out better than its settings: what cannot be foreseen counts for what is worth trying.
+
+        Args:
+            rows: of n observations, shape [n, columns].
+            generator: of the draws.
+            beliefs: number of draws.
+            luck: whether an observation's own luck is drawn, shape [n]; of all if not given.
+            unknown: what the columns leave out, where they do: its variance in units of the noise, shape [n], and which
+                observations have it in common, as numbers from 0, shape [n].
+
+        Returns:
+            shape [beliefs, n, targets].
+        """
+        factor = cho_factor(self._precision, lower=True)
+        mean = cho_solve(factor, self._moments)
+        rest = np.maximum(self._squares - (mean * self._moments).sum(axis=0), 0.0)
+        shape = (beliefs, 1, len(self._scales))
+        noise = (self._prior.scale + rest / 2.0) / generator.gamma(self._prior.shape + self._count / 2.0, size=shape)
+        standard = generator.standard_normal((len(mean), beliefs * len(self._scales)))
+        spread = solve_triangular(factor[0], standard, lower=True, trans="T").reshape(len(mean), beliefs, -1)
+        weights = mean + spread.transpose(1, 0, 2) * np.sqrt(noise)
+        chance = generator.standard_normal((beliefs, len(rows), len(self._scales))) * np.sqrt(noise)
+        if luck is not None:
+            chance *= np.asarray(luck)[:, None]
+        if unknown is not None:
+            variance, group = unknown
+            common = generator.standard_normal((beliefs, group.max() + 1, len(self._scales))) * np.sqrt(noise)
+            chance += common[:, group] * np.sqrt(variance)[:, None]
+        return np.asarray((rows @ weights + chance) * self._scales, dtype=np.float64)
+
+
 class Effects:
     """Several targets, each linear in the same named features; features may be new at any time."""
 
     def __init__(self, scales: Sequence[float] | FloatArray, prior: Prior = PHYSICS) -> None:
         """Take the size of a typical effect on each target, shape [targets], and the prior of all of them."""
-        self._scales = np.asarray(scales, dtype=np.float64)
         self._prior = prior
-        self._columns: dict[str, int] = {}
-        self._precision = np.empty((0, 0))
-        self._moments = np.empty((0, len(self._scales)))
-        self._squares = np.zeros(len(self._scales))
-        self.count = 0
+        self._names = Names()
+        self._regression = Regression(scales, prior)
 
     def add(self, features: Features, values: npt.ArrayLike) -> None:
         """Learn from one observation, values of shape [targets]."""
-        row, scaled = self._rows([features])[0], np.asarray(values, dtype=np.float64) / self._scales
-        self._precision += np.outer(row, row)
-        self._moments += np.outer(row, scaled)
-        self._squares += scaled**2
-        self.count += 1
+        self._regression.add(self._rows([features]), np.asarray(values, dtype=np.float64)[None])
 
     def sample(
         self,
@@ -73,49 +151,17 @@ class Effects:
         beliefs: int = 1,
         luck: Sequence[bool] | None = None,
     ) -> FloatArray:
-        """What `beliefs` draws from the posterior predict of these observations, their own luck included.
-
-        A model may turn out better than its settings: what cannot be foreseen counts for what is worth trying.
-
-        Args:
-            features: of n observations.
-            generator: of the draws.
-            beliefs: number of draws.
-            luck: whether an observation's own luck is drawn, shape [n]; of all if not given.
-
-        Returns:
-            shape [beliefs, n, targets].
-        """
-        rows = self._rows(features)
-        factor = cho_factor(self._precision, lower=True)
-        mean = cho_solve(factor, self._moments)
-        rest = np.maximum(self._squares - (mean * self._moments).sum(axis=0), 0.0)
-        shape = (beliefs, 1, len(self._scales))
-        noise = (self._prior.scale + rest / 2.0) / generator.gamma(self._prior.shape + self.count / 2.0, size=shape)
-        standard = generator.standard_normal((len(mean), beliefs * len(self._scales)))
-        spread = solve_triangular(factor[0], standard, lower=True, trans="T").reshape(len(mean), beliefs, -1)
-        weights = mean + spread.transpose(1, 0, 2) * np.sqrt(noise)
-        chance = generator.standard_normal((beliefs, len(rows), len(self._scales))) * np.sqrt(noise)
-        if luck is not None:
-            chance *= np.asarray(luck)[:, None]
-        return np.asarray((rows @ weights + chance) * self._scales, dtype=np.float64)
+        """Predictions for n observations by their features, see `Regression.sample`."""
+        return self._regression.sample(self._rows(features), generator, beliefs, luck)
 
     def _rows(self, features: Sequence[Features]) -> FloatArray:
-        """Design matrix [n, names], after making room for new names."""
-        new = dict.fromkeys(name for one in features for name in one if name not in self._columns)
-        if new:
-            self._grow(list(new))
-        rows = np.zeros((len(features), len(self._columns)))
-        for row, one in zip(rows, features, strict=True):
-            row[[self._columns[name] for name in one]] = list(one.values())
+        known = len(self._names.columns)
+        rows = self._names.rows(features)
+        if rows.shape[1] > known:
+            self._regression.widen(precisions(self._names, self._prior)[known:])
         return rows
 
-    def _grow(self, names: Sequence[str]) -> None:
-        """Room for new names, of which nothing is known but the prior."""
-        known = len(self._columns)
-        self._columns |= {name: known + index for index, name in enumerate(names)}
-        prior = [self._prior.precision * (PAIR_PRECISION if PAIR in name else 1.0) for name in names]
-        precision = np.diag(np.concatenate([np.zeros(known), prior]))
-        precision[:known, :known] = self._precision
-        self._precision = precision
-        self._moments = np.vstack([self._moments, np.zeros((len(names), len(self._scales)))])
+
+def precisions(names: Names, prior: Prior) -> FloatArray:
+    """Of the weights of named features beforehand, shape [names]."""
+    return np.array([prior.precision * (PAIR_PRECISION if PAIR in name else 1.0) for name in names.columns])

@@ -40,7 +40,7 @@ class Outcomes(Protocol):
         """A finished trial's stages in their order: fewer if it was stopped, the last without losses if it failed."""
 
 
-CANDIDATES, FEWEST_CANDIDATES = 192, 8
+CANDIDATES, FEWEST_CANDIDATES = 384, 8
 """Chains drawn for a round of prediction; fewer each time that all were taken, as in a space that was run whole."""
 SUGGESTIONS_PER_TRIAL = 1 / 128
 """Further suggestions taken from one round of prediction, per finished trial: a round costs milliseconds."""

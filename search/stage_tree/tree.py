@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from search.stage_tree.chains import Chain, Prefix
-from search.stage_tree.effects import PHYSICS, QUALITY, Effects, Features, FloatArray
+from search.stage_tree.effects import PHYSICS, QUALITY, Effects, FloatArray
 from search.stage_tree.gain import FrontGain
 from search.stage_tree.prospects import Prospects
+from search.stage_tree.surface import Surface
 
 EFFECT_SCALES, LEFT_SCALES = (0.03, 0.4, 0.4, 0.05, 0.5), (0.03, 0.15, 0.15, 0.05, 0.2)
 """A typical effect of one setting on the three losses, the excess over the safety limits, and log10 seconds: where
 nothing is expected of it, and what is left of it where something is."""
-TARGETS = {QUALITY: [0, 3], PHYSICS: [1, 2, 4]}
+QUALITIES, QUANTITIES = [0, 3], [1, 2, 4]
 """Of `EFFECT_SCALES`: F1 and excess, which are learnt apart from size, latency and seconds."""
 FAILURE_SCALE = 0.3
 F1_BELOW, F1_ABOVE, ORDERS = 0.05, 0.05, 2.0
@@ -73,9 +74,8 @@ class StageTree:
         self._dead: set[Prefix] = set()
         self._left_out: set[Prefix] = set()
         scales = np.array(LEFT_SCALES if expected else EFFECT_SCALES)
-        self._effects = {
-            stage: {prior: Effects(scales[targets], prior) for prior, targets in TARGETS.items()} for stage in stages
-        }
+        self._qualities = {stage: Surface(scales[QUALITIES], QUALITY) for stage in stages}
+        self._quantities = {stage: Effects(scales[QUANTITIES], PHYSICS) for stage in stages}
         self._failures = {stage: Effects((FAILURE_SCALE,)) for stage in stages}
 
     def plant(self, root: StageOutcome) -> None:
@@ -106,7 +106,7 @@ class StageTree:
             if outcome.seconds is None:
                 self._left_out.add(chain.own(stage))
             elif known is None:
-                self._learn(stage, chain.features(stage), parent, outcome, expected[stage])
+                self._learn(stage, chain, parent, outcome, expected[stage])
             if outcome.losses is None:
                 return
             if known is None:
@@ -196,8 +196,9 @@ class StageTree:
             features = [chains[row].features(stage) for row in new]
             effect = np.tile([expected[row][stage] for row in new], (beliefs, 1, 1))
             lucky = [luck[row] for row in new]
-            effect[..., TARGETS[QUALITY]] += self._effects[stage][QUALITY].sample(features, generator, beliefs, lucky)
-            effect[..., TARGETS[PHYSICS]] += self._effects[stage][PHYSICS].sample(features, generator, beliefs)
+            places = [chains[row].places(stage) for row in new]
+            effect[..., QUALITIES] += self._qualities[stage].sample(features, places, generator, beliefs, lucky)
+            effect[..., QUANTITIES] += self._quantities[stage].sample(features, generator, beliefs)
             failing = self._failures[stage].sample(features, generator, beliefs)[..., 0]
             values[:, new] += effect[..., :4]
             losses[:, new, index] = np.where(values[:, new, 3:] <= 0.0, values[:, new, :3], np.inf)
@@ -206,8 +207,9 @@ class StageTree:
         return losses, seconds, works.prod(axis=-1)
 
     def _learn(
-        self, stage: str, features: Features, parent: _Node | None, outcome: StageOutcome, expected: FloatArray
+        self, stage: str, chain: Chain, parent: _Node | None, outcome: StageOutcome, expected: FloatArray
     ) -> None:
+        features = chain.features(stage)
         self._failures[stage].add(features, [float(outcome.losses is None)])
         if outcome.losses is None or parent is None:
             return
@@ -215,8 +217,8 @@ class StageTree:
         before, after = np.append(parent.losses, parent.excess), np.append(outcome.losses, outcome.excess)
         change = np.minimum(after, self._useless) - np.minimum(before, self._useless)
         measured = np.append(change, seconds) - expected
-        for prior, targets in TARGETS.items():
-            self._effects[stage][prior].add(features, measured[targets])
+        self._qualities[stage].add(features, chain.places(stage), measured[QUALITIES])
+        self._quantities[stage].add(features, measured[QUANTITIES])
 
     def _grow(self, prefix: Prefix, node: _Node) -> None:
         """A new model: chains may go on below it, and the front may grow."""
