@@ -120,6 +120,7 @@ def one_run(
     began = time.process_time()
     cluster = Cluster(workers=workers, reuse=reuse, seed=seed, **costs)
     history = Simulation(ParetoSearcher(study, config), config, table, cluster).run(busy_seconds=budget, enough=enough)
+    curve.follow(history.models)  # what was at work when the last trial had begun
     program = time.process_time() - began
     starts, lengths = np.array(history.work).T
     end = curve.reached(asked)

@@ -130,9 +130,10 @@ def test_equal_cost_buys_more_front_than_random_search_that_reuses_models_too() 
 
 
 def test_many_beliefs_together_begin_better_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = [search(tree_sampler(seed), 20, budget=300.0)[1] for seed in range(24)]
+    monkeypatch.setattr("search.stage_tree.sampler.CANDIDATES", 96)  # with more, this small space is looked at whole
+    many = [search(tree_sampler(seed), 20, budget=300.0)[1] for seed in range(40)]
     monkeypatch.setattr("search.stage_tree.sampler.BELIEFS", 1)
-    one = [search(tree_sampler(seed), 20, budget=300.0)[1] for seed in range(24)]
+    one = [search(tree_sampler(seed), 20, budget=300.0)[1] for seed in range(40)]
     bought, by_one = (np.mean([volume_at(curve, 300.0) for curve in curves]) for curves in (many, one))
     assert bought > 1.05 * by_one
 
