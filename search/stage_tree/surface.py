@@ -75,8 +75,9 @@ class Surface:
         luck: Sequence[bool] | None = None,
     ) -> FloatArray:
         """Predictions for n observations by their features and places, see `Regression.sample`."""
-        rows, unknown = self._rows(features, places)
-        _, alike = np.unique(self._placed.rows(places), axis=0, return_inverse=True)
+        at = self._placed.rows(places)
+        rows, unknown = self._rows(features, at)
+        _, alike = np.unique(at, axis=0, return_inverse=True)
         return self._regression.sample(rows, generator, beliefs, luck, (unknown, alike))
 
     def _begin(self, centres: FloatArray, log_sum: float) -> None:
@@ -91,11 +92,16 @@ class Surface:
 
     def _learn(self, seen: Sequence[tuple[Features, Places, FloatArray]]) -> None:
         features, places, values = zip(*seen, strict=True)
-        rows, _ = self._rows(features, places)
+        rows, _ = self._rows(features, self._placed.rows(places))
         self._regression.add(rows, np.array(values))
 
-    def _rows(self, features: Sequence[Features], places: Sequence[Places]) -> tuple[FloatArray, FloatArray]:
-        """Design matrix [n, centres and names], and the variance that the likeness to the centres leaves out, [n]."""
+    def _rows(self, features: Sequence[Features], at: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Design matrix [n, centres and names], and the variance that the likeness to the centres leaves out, [n].
+
+        Args:
+            features: of n observations.
+            at: their places, shape [n, settings], of all settings seen so far.
+        """
         known = len(self._named.columns)
         named = self._named.rows(features)
         if named.shape[1] > known:
@@ -103,7 +109,6 @@ class Surface:
         if not len(self._centres):
             return named, np.zeros(len(named))
         height = math.exp(self._settled[0])
-        at = self._placed.rows(places)
         lengths = np.exp(self._lengths())
         centres = np.pad(self._centres, [(0, 0), (0, at.shape[1] - self._centres.shape[1])])
         like = likeness(at / lengths, centres / lengths, height)
