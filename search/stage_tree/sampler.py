@@ -2,7 +2,7 @@
 
 Trials that share the first stages of their chains share the models that these leave behind. So a suggestion may open a
 new student, prune a student that exists, or quantize a pruned model that exists, and these differ in cost by a hundred
-times. What each would give is predicted from the effects of the settings seen so far (`effects.py`, `surface.py`), added to the
+times. What each would give is predicted from the effects of the settings seen so far (`surface.py`), added to the
 measured figures of the longest prefix that exists; what it would cost, from the measured seconds of the stages that are
 still to be run. The chain with the largest expected gain in hypervolume per second is suggested: the mean over draws of
 beliefs, as in expected hypervolume improvement (Emmerich et al. 2011, doi:10.1109/CEC.2011.5949880), by the second
