@@ -12,15 +12,12 @@ import json
 import logging
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from pipeline.artifact import Artifact, Notes, Stage
 from pipeline.checkpoints import checkpointing
@@ -38,6 +35,7 @@ from pipeline.manifest import (
     read_manifest,
     sealed,
 )
+from pipeline.turns import Turns
 
 if TYPE_CHECKING:
     from pipeline.remote_store import RemoteStore
@@ -62,8 +60,8 @@ class Store:
                 RemoteError when it cannot be used.
         """
         self.root = Path(root).resolve()
-        self._waiting = waiting
         self._remote = remote
+        self._turns = Turns(self.root / ".locks", waiting, remote)
         self._verified: dict[str, FileStates] = {}
         """What the files of each artifact were when their digests were last compared."""
 
@@ -109,7 +107,7 @@ class Store:
         if found:
             return found
         facts = facts or {"parents": [], "config": {}}
-        with self._turn(stage, key):
+        with self._turns.everywhere(stage, key):
             return self._look_or_set_aside(stage, key) or self._build(stage, key, build, facts)
 
     def find(self, stage: str, key: str) -> Artifact | None:
@@ -120,7 +118,7 @@ class Store:
                 return found
         except DamagedArtifact:
             pass
-        with self._lock(stage, key):
+        with self._turns.on_this_node(stage, key):
             return self._look_or_set_aside(stage, key)
 
     def made_from(self, stage: str, parent: str) -> Iterator[Artifact]:
@@ -165,41 +163,6 @@ class Store:
         with self._folder_for(key) as folder:
             manifest = self._remote.fetch(stage, key, folder)
             return self._commit(stage, key, folder, manifest, cache_hit=True) if manifest else None
-
-    @contextmanager
-    def _lock(self, stage: str, key: str) -> Iterator[None]:
-        folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{key}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            if self._waiting:
-                self._waiting(stage)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    @contextmanager
-    def _turn(self, stage: str, key: str) -> Iterator[None]:
-        """Keep all others, on this node and on the others, from building what is looked for and built in the block."""
-        with self._lock(stage, key):
-            if self._remote is None:
-                yield
-                return
-            waiting = partial(self._waiting, stage) if self._waiting else None
-            with self._remote.alone(stage, key, self._owner(), waiting):
-                yield
-
-    def _owner(self) -> str:
-        """A name of this folder, the same for all processes that use it; a lock of its holds for them all."""
-        file = self.root / ".locks" / "owner"
-        with FileLock(file.with_suffix(".lock")):
-            if not file.is_file():
-                file.write_text(uuid.uuid4().hex, encoding="utf-8")
-            return file.read_text(encoding="utf-8")
 
     @contextmanager
     def _folder_for(self, key: str) -> Iterator[Path]:

@@ -1,0 +1,64 @@
+"""Who may look for an artifact and build it: one process at a time, on this node and on all others."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    from pipeline.remote_store import RemoteStore
+
+
+class Turns:
+    """Locks of a store's keys; the operating system frees a lock when its process ends."""
+
+    def __init__(self, folder: Path, waiting: Callable[[str], None] | None, remote: RemoteStore | None) -> None:
+        """Keep the locks of this node in `folder`.
+
+        Args:
+            folder: made when the first lock is taken.
+            waiting: `waiting(stage)` is called when another process has the turn.
+            remote: where the nodes of a cluster agree on whose turn it is.
+        """
+        self._folder, self._waiting, self._remote = folder, waiting, remote
+
+    @contextmanager
+    def on_this_node(self, stage: str, key: str) -> Iterator[None]:
+        """Keep the other processes of this node from moving or making the artifact."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._folder / f"{key}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if self._waiting:
+                self._waiting(stage)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def everywhere(self, stage: str, key: str) -> Iterator[None]:
+        """Keep all others, on this node and on the others, from building what is looked for and built in the block."""
+        with self.on_this_node(stage, key):
+            if self._remote is None:
+                yield
+                return
+            waiting = partial(self._waiting, stage) if self._waiting else None
+            with self._remote.alone(stage, key, self._owner(), waiting):
+                yield
+
+    def _owner(self) -> str:
+        """A name of this folder, the same for all processes that use it; a lock of its holds for them all."""
+        file = self._folder / "owner"
+        with FileLock(file.with_suffix(".lock")):
+            if not file.is_file():
+                file.write_text(uuid.uuid4().hex, encoding="utf-8")
+            return file.read_text(encoding="utf-8")
