@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import insort
+from collections.abc import Sequence
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -9,18 +13,26 @@ import numpy.typing as npt
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
-from optuna.samplers._tpe.sampler import _split_trials, default_gamma, default_gamma_multiobjective
+from optuna.samplers._tpe.sampler import (
+    _get_infeasible_trial_score,
+    _split_complete_trials,
+    _split_infeasible_trials,
+    _split_pruned_trials,
+    default_gamma,
+    default_gamma_multiobjective,
+)
 from optuna.trial import FrozenTrial, TrialState
 
 Numbers = npt.NDArray[np.int64]
+_number = attrgetter("number")
 
 
 class RememberingTPESampler(TPESampler):
     """TPE (Bergstra et al. 2011; with several objectives Ozaki et al. 2022) as Optuna has it, for one study that grows.
 
     Optuna's parts the trials into good ones and others, and collects what they had, for each setting of each
-    suggestion: with 2,000 trials of ten settings 0.1 s. This one parts them when a trial has ended, and collects what a
-    trial had once. Suggestions are the same, trial by trial, as long as one process asks for them.
+    suggestion: with 2,000 trials of ten settings 0.1 s. This one parts them when a trial has ended, and looks at an
+    ended trial once. Suggestions are the same, trial by trial, as long as one process asks for them.
     """
 
     def __init__(self, seed: int, startup_trials: int) -> None:
@@ -29,13 +41,24 @@ class RememberingTPESampler(TPESampler):
         """By number of a trial: how many of its settings are in `_values`."""
         self._values: dict[str, npt.NDArray[np.float64]] = {}
         """By setting and number of a trial: its value, as Optuna's distribution represents it; NaN without one."""
-        self._parted: tuple[int, list[FrozenTrial], list[FrozenTrial]] = 0, [], []
+        self._seen, self._open = 0, list[int]()
+        """How many trials were seen, and the numbers of those of them that had not ended."""
+        self._complete, self._pruned, self._unsafe = list[FrozenTrial](), list[FrozenTrial](), list[FrozenTrial]()
+        """Those that had ended, by number: feasible ones of both kinds, and those that keep no constraint."""
+        self._good: tuple[int, Numbers] = 0, np.empty(0, np.int64)
         self._asked: tuple[int, Numbers, Numbers] = -1, np.empty(0, np.int64), np.empty(0, np.int64)
 
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value of the setting, at random as long as few trials have ended."""
+        self._look(study, trial)
+        if self._ended < self._n_startup_trials:
+            return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
+        return self._sample(study, trial, {param_name: param_distribution})[param_name]
+
     def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        if self._asked[0] != trial.number:
-            self._asked = trial.number, *self._look(study, trial)
-        _, good, others = self._asked
+        good, others = self._look(study, trial)
         estimators = (
             self._build_parzen_estimator(study, search_space, good, handle_below=True),  # type: ignore[arg-type]
             self._build_parzen_estimator(study, search_space, others, handle_below=False),  # type: ignore[arg-type]
@@ -44,20 +67,48 @@ class RememberingTPESampler(TPESampler):
         best = self._compare(drawn, self._compute_acquisition_func(drawn, *estimators))
         return {name: distribution.to_external_repr(best[name]) for name, distribution in search_space.items()}
 
+    @property
+    def _ended(self) -> int:
+        return len(self._complete) + len(self._pruned) + len(self._unsafe)
+
     def _look(self, study: Study, trial: FrozenTrial) -> tuple[Numbers, Numbers]:
         """Numbers of the good trials, and of the others, among which all that run if Optuna counts them."""
-        trials = study._get_trials(deepcopy=False, use_cache=True)
-        ended = [one for one in trials if one.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        if len(ended) != self._parted[0]:
-            share = default_gamma_multiobjective if study._is_multi_objective() else default_gamma
-            self._parted = len(ended), *_split_trials(study, ended, share(len(ended)))
-        _, good, others = self._parted
-        if self._constant_liar:
-            running = (one for one in trials if one.state is TrialState.RUNNING and one.number != trial.number)
-            others = sorted([*others, *running], key=lambda one: one.number)
-        for one in (*good, *others):
-            self._note(one)
-        return np.array([one.number for one in good], np.int64), np.array([one.number for one in others], np.int64)
+        if self._asked[0] == trial.number:
+            return self._asked[1:]
+        running = self._take_in(study._get_trials(deepcopy=False, use_cache=True))
+        if self._ended != self._good[0]:
+            self._good = self._ended, self._part(study)
+        good = self._good[1]
+        ended = [one.number for one in chain(self._complete, self._pruned, self._unsafe)]
+        counted = [number for number in running if number != trial.number] if self._constant_liar else []
+        self._asked = trial.number, good, np.setdiff1d(np.array(ended + counted, np.int64), good)
+        return self._asked[1:]
+
+    def _take_in(self, trials: Sequence[FrozenTrial]) -> list[int]:
+        """Note what trials have had and how they ended since the last look; the numbers of those that run."""
+        running, still_open = [], []
+        for number in (*self._open, *range(self._seen, len(trials))):
+            one = trials[number]
+            if not one.state.is_finished():
+                still_open.append(number)
+            if one.state is TrialState.RUNNING:
+                running.append(number)
+                self._note(one)
+            elif one.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                kind = self._complete if one.state is TrialState.COMPLETE else self._pruned
+                insort(self._unsafe if _get_infeasible_trial_score(one) > 0 else kind, one, key=_number)
+                self._note(one)
+        self._seen, self._open = len(trials), still_open
+        return running
+
+    def _part(self, study: Study) -> Numbers:
+        """The good trials: the best complete ones, then pruned ones, then those that come nearest to be feasible."""
+        share = default_gamma_multiobjective if study._is_multi_objective() else default_gamma
+        room = share(self._ended)
+        good = _split_complete_trials(self._complete, study, room)[0]
+        good += _split_pruned_trials(self._pruned, study, room - len(good))[0]
+        good += _split_infeasible_trials(self._unsafe, room - len(good))[0]
+        return np.array(sorted(one.number for one in good), np.int64)
 
     def _note(self, trial: FrozenTrial) -> None:
         """Keep the values of a trial, unless they are kept."""
