@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Sequence
-from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -21,7 +20,10 @@ from optuna.samplers._tpe.sampler import (
     default_gamma,
     default_gamma_multiobjective,
 )
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from search.ranks import Ranks
 
 Numbers = npt.NDArray[np.int64]
 _number = attrgetter("number")
@@ -43,8 +45,12 @@ class RememberingTPESampler(TPESampler):
         """By setting and number of a trial: its value, as Optuna's distribution represents it; NaN without one."""
         self._seen, self._open = 0, list[int]()
         """How many trials were seen, and the numbers of those of them that had not ended."""
+        self._ended: list[int] = []
+        """Numbers of those that are learnt from."""
         self._complete, self._pruned, self._unsafe = list[FrozenTrial](), list[FrozenTrial](), list[FrozenTrial]()
-        """Those that had ended, by number: feasible ones of both kinds, and those that keep no constraint."""
+        """Those of one objective, those that were pruned, and those that break a constraint; each by number."""
+        self._ranks: Ranks | None = None
+        """Of the complete ones of several objectives."""
         self._good: tuple[int, Numbers] = 0, np.empty(0, np.int64)
         self._asked: tuple[int, Numbers, Numbers] = -1, np.empty(0, np.int64), np.empty(0, np.int64)
 
@@ -53,7 +59,7 @@ class RememberingTPESampler(TPESampler):
     ) -> Any:
         """A value of the setting, at random as long as few trials have ended."""
         self._look(study, trial)
-        if self._ended < self._n_startup_trials:
+        if len(self._ended) < self._n_startup_trials:
             return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
         return self._sample(study, trial, {param_name: param_distribution})[param_name]
 
@@ -67,24 +73,22 @@ class RememberingTPESampler(TPESampler):
         best = self._compare(drawn, self._compute_acquisition_func(drawn, *estimators))
         return {name: distribution.to_external_repr(best[name]) for name, distribution in search_space.items()}
 
-    @property
-    def _ended(self) -> int:
-        return len(self._complete) + len(self._pruned) + len(self._unsafe)
-
     def _look(self, study: Study, trial: FrozenTrial) -> tuple[Numbers, Numbers]:
         """Numbers of the good trials, and of the others, among which all that run if Optuna counts them."""
         if self._asked[0] == trial.number:
             return self._asked[1:]
-        running = self._take_in(study._get_trials(deepcopy=False, use_cache=True))
-        if self._ended != self._good[0]:
-            self._good = self._ended, self._part(study)
+        running = self._take_in(study, study._get_trials(deepcopy=False, use_cache=True))
+        if len(self._ended) != self._good[0]:
+            self._good = len(self._ended), self._part(study)
         good = self._good[1]
-        ended = [one.number for one in chain(self._complete, self._pruned, self._unsafe)]
         counted = [number for number in running if number != trial.number] if self._constant_liar else []
-        self._asked = trial.number, good, np.setdiff1d(np.array(ended + counted, np.int64), good)
+        other = np.zeros(self._seen, np.bool_)
+        other[self._ended + counted] = True
+        other[good] = False
+        self._asked = trial.number, good, np.flatnonzero(other)
         return self._asked[1:]
 
-    def _take_in(self, trials: Sequence[FrozenTrial]) -> list[int]:
+    def _take_in(self, study: Study, trials: Sequence[FrozenTrial]) -> list[int]:
         """Note what trials have had and how they ended since the last look; the numbers of those that run."""
         running, still_open = [], []
         for number in (*self._open, *range(self._seen, len(trials))):
@@ -95,20 +99,36 @@ class RememberingTPESampler(TPESampler):
                 running.append(number)
                 self._note(one)
             elif one.state in (TrialState.COMPLETE, TrialState.PRUNED):
-                kind = self._complete if one.state is TrialState.COMPLETE else self._pruned
-                insort(self._unsafe if _get_infeasible_trial_score(one) > 0 else kind, one, key=_number)
                 self._note(one)
+                self._learn(study, one)
         self._seen, self._open = len(trials), still_open
         return running
+
+    def _learn(self, study: Study, trial: FrozenTrial) -> None:
+        """Keep an ended trial among those of its kind."""
+        self._ended.append(trial.number)
+        if _get_infeasible_trial_score(trial) > 0:
+            insort(self._unsafe, trial, key=_number)
+        elif trial.state is TrialState.PRUNED:
+            insort(self._pruned, trial, key=_number)
+        elif study._is_multi_objective():
+            self._ranks = self._ranks or Ranks(len(study.directions))
+            signs = [-1.0 if direction is StudyDirection.MAXIMIZE else 1.0 for direction in study.directions]
+            self._ranks.add(trial.number, np.array(trial.values) * signs)
+        else:
+            insort(self._complete, trial, key=_number)
 
     def _part(self, study: Study) -> Numbers:
         """The good trials: the best complete ones, then pruned ones, then those that come nearest to be feasible."""
         share = default_gamma_multiobjective if study._is_multi_objective() else default_gamma
-        room = share(self._ended)
-        good = _split_complete_trials(self._complete, study, room)[0]
-        good += _split_pruned_trials(self._pruned, study, room - len(good))[0]
-        good += _split_infeasible_trials(self._unsafe, room - len(good))[0]
-        return np.array(sorted(one.number for one in good), np.int64)
+        room = share(len(self._ended))
+        good = self._ranks.best(room).tolist() if self._ranks else []
+        for split, trials in ((_split_complete_trials, self._complete), (_split_pruned_trials, self._pruned)):
+            if trials and room > len(good):
+                good += [one.number for one in split(trials, study, room - len(good))[0]]
+        if room > len(good):
+            good += [one.number for one in _split_infeasible_trials(self._unsafe, room - len(good))[0]]
+        return np.array(sorted(good), np.int64)
 
     def _note(self, trial: FrozenTrial) -> None:
         """Keep the values of a trial, unless they are kept."""
