@@ -17,7 +17,6 @@ from search.independent import IndependentSampler
 from search.nsgaii import RememberingNSGAIISampler
 from search.space import Space
 from search.stage_tree import StageTreeSampler
-from search.tpe import RememberingTPESampler
 
 STARTUP_TRIALS = 6
 """Trials that one of Optuna's learning samplers draws at random before it begins to learn."""
@@ -86,6 +85,8 @@ def make_sampler(name: str, seed: int, startup_trials: int, population: int = PO
     if name == "random":
         return NumberedRandomSampler(seed)
     if name == "tpe":
+        from search.tpe import RememberingTPESampler  # of Optuna's inner parts: when they move, no other sampler breaks
+
         return RememberingTPESampler(seed, startup_trials)
     if name == "nsgaii":
         return RememberingNSGAIISampler(seed, population)
