@@ -17,6 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
+from scipy.spatial.distance import pdist, squareform
 
 from search.stage_tree.effects import Features, FloatArray, Names, Prior, Regression, precisions
 
@@ -84,8 +85,7 @@ class Surface:
         """A regression that has learnt nothing, on the likeness to these centres and the features known so far."""
         self._centres, self._log_sum = centres, log_sum
         height, lengths = math.exp(self._settled[0]), np.exp(self._lengths()[: centres.shape[1]])
-        like = likeness(centres / lengths, centres / lengths, height)
-        self._factor = cholesky(like + JITTER * height * np.eye(len(centres)), lower=True) if len(centres) else like
+        self._factor = root(centres / lengths, height) if len(centres) else np.empty((0, 0))
         self._regression = Regression(self._scales, self._prior)
         self._regression.widen(np.ones(len(centres)))
         self._regression.widen(precisions(self._named, self._prior) / math.exp(log_sum))
@@ -125,6 +125,15 @@ def likeness(one: FloatArray, other: FloatArray, height: float) -> FloatArray:
     """Covariance of a Gaussian process at places in units of its lengths, [n, places] and [m, places] to [n, m]."""
     squares = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2.0 * one @ other.T
     return np.asarray(height * np.exp(-0.5 * np.maximum(squares, 0.0)), dtype=np.float64)
+
+
+def root(places: FloatArray, height: float) -> FloatArray:
+    """Lower Cholesky factor of the likeness of places to each other, [n, n], however small the lengths are.
+
+    Squares are sums of differences here: of numbers far from zero, `likeness` would leave less than nothing.
+    """
+    like = np.exp(-0.5 * squareform(pdist(places, "sqeuclidean"))) + JITTER * np.eye(len(places))
+    return np.asarray(math.sqrt(height) * cholesky(like, lower=True), dtype=np.float64)
 
 
 def most_likely(

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from search.stage_tree.effects import QUALITY, Effects
-from search.stage_tree.surface import FIRST_FIT, MOST_CENTRES, Surface, likeness, most_likely
+from search.stage_tree.surface import FIRST_FIT, MOST_CENTRES, Surface, likeness, most_likely, root
 
 CHOICES = np.linspace(-1.0, 1.0, 5)
 
@@ -133,3 +133,14 @@ def test_equal_observations_give_equal_beliefs(count):
     )
     np.testing.assert_array_equal(one, other)
     assert np.isfinite(one).all() and len(one) == 8 and math.isfinite(one.std())
+
+
+@pytest.mark.parametrize("length", [1e-7, 1e-3, 1.0, 1e5])
+def test_places_have_a_root_with_any_length(length):
+    places = np.random.default_rng(0).choice(CHOICES, size=(60, 3))
+    places = np.concatenate([places, places + 1e-9 * length]) / length  # as good as equal ones, far from zero
+    factor = root(places, 4.0)
+    assert np.isfinite(factor).all()
+    assert np.allclose(np.diag(factor @ factor.T), 4.0, rtol=1e-5)
+    if length == 1.0:
+        assert np.allclose(factor @ factor.T, likeness(places, places, 4.0), atol=1e-5)
