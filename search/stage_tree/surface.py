@@ -32,6 +32,8 @@ HEIGHT, SUM, LENGTH = math.log(3.0), -1.0, 0.7
 """Most likely beforehand: log of the process's variance in units of the noise, of the sum's in units of its prior, and
 of a length in those of `Places`."""
 DEVIATIONS = 1.5, 1.5, 1.0
+FARTHEST = 6.0
+"""Deviations from the most likely at which the search for lengths ends: a step beyond would lose the noise to rounding."""
 JITTER = 1e-6
 
 
@@ -169,5 +171,6 @@ def most_likely(
             from_middle / deviation
         )
 
-    found = minimize(surprise, start, jac=True, method="L-BFGS-B", options={"maxiter": 40})
+    bounds = np.stack([middle - FARTHEST * deviation, middle + FARTHEST * deviation], axis=1)
+    found = minimize(surprise, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
     return np.asarray(found.x, dtype=np.float64)
