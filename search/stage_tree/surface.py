@@ -33,7 +33,7 @@ HEIGHT, SUM, LENGTH = math.log(3.0), -1.0, 0.7
 of a length in those of `Places`."""
 DEVIATIONS = 1.5, 1.5, 1.0
 FARTHEST = 6.0
-"""Deviations from the most likely at which the search for lengths ends: a step beyond would lose the noise to rounding."""
+"""Deviations from the most likely at which the search for lengths ends: beyond, the noise would be lost to rounding."""
 JITTER = 1e-6
 
 
