@@ -172,5 +172,5 @@ def most_likely(
         )
 
     bounds = np.stack([middle - FARTHEST * deviation, middle + FARTHEST * deviation], axis=1)
-    found = minimize(surprise, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
+    found = minimize(surprise, start, jac=True, method="L-BFGS-B", bounds=bounds.tolist(), options={"maxiter": 40})
     return np.asarray(found.x, dtype=np.float64)
