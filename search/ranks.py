@@ -36,7 +36,6 @@ class Ranks:
         moved = np.array([count])
         while len(moved):
             there = np.flatnonzero(ranks[:count] == level)
-            there = there[~np.isin(there, moved)]
             ranks[moved] = level
             moved = there[_dominated(self._losses[there], self._losses[moved])]
             level += 1

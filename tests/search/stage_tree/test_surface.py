@@ -144,3 +144,11 @@ def test_places_have_a_root_with_any_length(length):
     assert np.allclose(np.diag(factor @ factor.T), 4.0, rtol=1e-5)
     if length == 1.0:
         assert np.allclose(factor @ factor.T, likeness(places, places, 4.0), atol=1e-5)
+
+
+def test_the_search_for_lengths_stays_where_the_noise_can_be_told():
+    places = np.random.default_rng(0).choice(CHOICES, size=(20, 2))
+    start = np.array([60.0, 60.0, 0.7, 0.7])
+    found = most_likely(start, np.ones((20, 20)), places, np.zeros(20), QUALITY)
+    assert np.isfinite(found).all()
+    assert (found[:2] < 15.0).all()
