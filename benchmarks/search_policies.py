@@ -9,7 +9,8 @@ workers until 95 % of the hypervolume of all chains of the space, as in `search/
 unsafe. A trial takes `--trial-seconds` beside its new models, also one that has none, and a new model
 `--measure-seconds` beside its stage, and `--timing-seconds` to measure its speed, with reuse the first of each shape
 alone (`quantize_trial.py` measures these). A search that ends before has not reached its 95 %; "ended at" says after
-how many seconds. With `--to-the-end` a search goes on until it has all its trials. "Clock" is when the 95 % were
+how many seconds, and `share_at` in the file of `--json` what it had on the way; `--patience` ends those of a policy
+that takes long itself. With `--to-the-end` a search goes on until it has all its trials. "Clock" is when the 95 % were
 there: a worker that waits for another's model computes nothing, but a cluster is paid for all the same. "Program" is
 what simulator and policy themselves take of a core. Below each table stands what its workers would cost if they knew
 everything before and none was idle.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
@@ -26,7 +28,7 @@ from pathlib import Path
 import torch
 from policies.figures import judged, show
 from policies.kept import KeptRuns
-from policies.runs import COSTS, limits, one_run
+from policies.runs import COSTS, Limits, bounds, one_run, table_digest
 from rich.progress import track
 
 POLICIES = [("stage_tree", True)] + [
@@ -49,10 +51,11 @@ def main() -> None:
         place, seeds = arguments.table, range(arguments.seeds)
         costs = {name: getattr(arguments, name) for name in COSTS}
         worlds = seeds[:1] if place.is_dir() else seeds  # a recorded table is the same for each seed
-        bounds = pool.map(partial(limits, place, costs), worlds) * (len(seeds) // len(worlds))
-        references, soonest = zip(*bounds, strict=True)
-        search = partial(one_run, place, arguments.trials, arguments.budget, arguments.to_the_end, costs, references)
-        kept = KeptRuns(arguments.runs, {"table": str(place), "to_the_end": arguments.to_the_end, **costs})
+        known = pool.map(partial(bounds, place, costs), worlds) * (len(seeds) // len(worlds))
+        references, soonest = zip(*known, strict=True)
+        limits = Limits(arguments.trials, arguments.budget, arguments.patience, arguments.to_the_end)
+        search = partial(one_run, place, limits, costs, references)
+        kept = KeptRuns(arguments.runs, {"table": table_digest(place), "to_the_end": arguments.to_the_end, **costs})
         left = [task for task in tasks if task not in kept.runs]
         for run in track(pool.imap_unordered(search, left), "searches", total=len(left)):
             kept.add(run)
@@ -72,6 +75,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--reuse-only", action="store_true", help="leave out the policies without reuse of models")
     parser.add_argument("--trials", type=int, default=400, help="most trials of a search")
     parser.add_argument("--budget", type=float, default=60_000.0, help="most computing seconds of a search")
+    parser.add_argument("--patience", type=float, default=math.inf, help="most seconds of a core for the policy itself")
     parser.add_argument("--to-the-end", action="store_true", help="go on when 95 % of the hypervolume is there")
     for name, seconds in COSTS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=seconds)

@@ -70,8 +70,16 @@ class RememberingTPESampler(TPESampler):
             self._build_parzen_estimator(study, search_space, others, handle_below=False),  # type: ignore[arg-type]
         )
         drawn = estimators[0].sample(self._rng.rng, self._n_ei_candidates)
-        best = self._compare(drawn, self._compute_acquisition_func(drawn, *estimators))
+        best = self._compare(drawn, self._worth(drawn, *estimators))
         return {name: distribution.to_external_repr(best[name]) for name, distribution in search_space.items()}
+
+    def _worth(self, drawn: dict[str, npt.NDArray[Any]], *estimators: Any) -> npt.NDArray[np.float64]:
+        """What Optuna chooses by; of a value that was drawn several times it is worked out once."""
+        if len(drawn) > 1:
+            return self._compute_acquisition_func(drawn, *estimators)
+        [(name, values)] = drawn.items()
+        different, which = np.unique(values, return_inverse=True)
+        return np.asarray(self._compute_acquisition_func({name: different}, *estimators)[which], dtype=np.float64)
 
     def _look(self, study: Study, trial: FrozenTrial) -> tuple[Numbers, Numbers]:
         """Numbers of the good trials, and of the others, among which all that run if Optuna counts them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ def judged(runs: list[dict[str, Any]], soonest: Sequence[float]) -> list[dict[st
                 "clock_median": float(np.quantile([run["clock"] for run in members], 0.5, method="nearest")),
                 "cost_end": float(np.median([run["cost_end"] for run in members])),
                 "share_end": float(np.median([run["share_end"] for run in members])),
+                "share_at": shares_at(members),
                 "cost_bound": workers * float(np.median([soonest[run["seed"]] for run in members])),
                 "utilisation": float(np.median([run["utilisation"] for run in members])),
                 "trials": float(np.median([run["trials"] for run in members])),
@@ -46,6 +47,20 @@ def judged(runs: list[dict[str, Any]], soonest: Sequence[float]) -> list[dict[st
             }
         )
     return rows
+
+
+def shares_at(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Median share of the hypervolume by computing seconds, as far as all searches are known.
+
+    Of one that ended because it had the share that was asked for, that counts from there on: it would have had more.
+    """
+    known: dict[str, float] = {}
+    for cost in sorted({cost for run in runs for cost in run["share_at"]}, key=float):
+        later = [run["share_end"] if math.isfinite(run["cost"]) else math.nan for run in runs]
+        shares = [run["share_at"].get(cost, end) for run, end in zip(runs, later, strict=True)]
+        if np.isfinite(shares).all():
+            known[cost] = float(np.median(shares))
+    return known
 
 
 def show(rows: list[dict[str, Any]]) -> None:

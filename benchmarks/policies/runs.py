@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import warnings
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
@@ -29,6 +32,8 @@ from search.study_keys import REFERENCES
 from search.tally import losses_of
 
 SHARE = 0.95
+CHECKED = [25 * 2**power for power in range(11)]
+"""Computing seconds at which a search's share of the hypervolume is noted."""
 COSTS = {"trial_seconds": 0.5, "measure_seconds": 0.3, "timing_seconds": 5.0}
 """Of n-gram models (`quantize_trial.py`): a trial finds and judges two models that are there in 0.4 s, the rest is the
 driver's (`driver_cost.py`); a new model's answers and safety; its latency and memory."""
@@ -49,7 +54,12 @@ def recorded(folder: Path) -> RecordedTable:
     return RecordedTable(read_records(folder / "trials.parquet"))
 
 
-def limits(place: Path, costs: Mapping[str, float], seed: int) -> tuple[float, float]:
+def table_digest(place: Path) -> str:
+    """Of what a folder recorded, or of a study file: runs on the same can be compared, wherever it is."""
+    return hashlib.sha256((place / "trials.parquet" if place.is_dir() else place).read_bytes()).hexdigest()
+
+
+def bounds(place: Path, costs: Mapping[str, float], seed: int) -> tuple[float, float]:
     """Of the world that a seed is searched in: hypervolume of all its chains, and the seconds to 95 % of it at best.
 
     A search that knew everything before would have it then, with a worker for each chain; N workers of which none is
@@ -93,11 +103,22 @@ class Curve:
         return next((time for time, found in zip(self.times, self.volumes, strict=True) if found >= volume), math.inf)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """When a search ends, though it has not the share that is asked for."""
+
+    trials: int
+    budget: float = math.inf
+    """Computing seconds of all workers."""
+    patience: float = math.inf
+    """Seconds that simulator and policy may take of a core themselves."""
+    to_the_end: bool = False
+    """Whether a search goes on when it has the share."""
+
+
 def one_run(
     place: Path,
-    trials: int,
-    budget: float,
-    to_the_end: bool,
+    limit: Limits,
     costs: Mapping[str, float],
     references: Sequence[float],
     task: tuple[str, bool, int, int],
@@ -106,7 +127,7 @@ def one_run(
     sampler, reuse, workers, seed = task
     warnings.filterwarnings("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    config, table = world(place, seed, sampler, trials)
+    config, table = world(place, seed, sampler, limit.trials)
     names = config.search.objectives
     directions = ["maximize" if name == "f1_macro" else "minimize" for name in names]
     study = optuna.create_study(directions=directions, sampler=study_sampler(config))
@@ -115,26 +136,31 @@ def one_run(
 
     def enough(history: History) -> bool:
         curve.follow(history.models)
-        return curve.volumes[-1] >= asked and not to_the_end
+        found = curve.volumes[-1] >= asked and not limit.to_the_end
+        return found or time.process_time() - began > limit.patience
 
     began = time.process_time()
     cluster = Cluster(workers=workers, reuse=reuse, seed=seed, **costs)
-    history = Simulation(ParetoSearcher(study, config), config, table, cluster).run(busy_seconds=budget, enough=enough)
+    simulation = Simulation(ParetoSearcher(study, config), config, table, cluster)
+    history = simulation.run(busy_seconds=limit.budget, enough=enough)
     curve.follow(history.models)  # what was at work when the last trial had begun
     program = time.process_time() - began
-    starts, lengths = np.array(history.work).T
-    end = curve.reached(asked)
-    cost = float(np.clip(end - starts, 0.0, lengths).sum())
+    figures = figures_of(history, curve, references[seed], workers)
+    return {"sampler": sampler, "reuse": reuse, "workers": workers, "seed": seed, **figures, "program_seconds": program}
+
+
+def figures_of(history: History, curve: Curve, reference: float, workers: int) -> dict[str, Any]:
+    """What a search cost and had; `reference` is the hypervolume of all chains."""
+    starts, lengths = np.reshape(history.work, (-1, 2)).T
+    end = curve.reached(SHARE * reference)
+    *spent, cost = (float(np.clip(second - starts, 0.0, lengths).sum()) for second in (*curve.times, end))
+    shares = [volume / reference for volume in curve.volumes]
     return {
-        "sampler": sampler,
-        "reuse": reuse,
-        "workers": workers,
-        "seed": seed,
         "cost": cost if math.isfinite(end) else math.inf,
         "cost_end": cost,
         "clock": end,
-        "share_end": curve.volumes[-1] / references[seed],
+        "share_end": shares[-1],
+        "share_at": {str(check): shares[bisect_right(spent, check) - 1] for check in CHECKED if check <= cost},
         "utilisation": history.utilisation(workers),
         "trials": history.trials,
-        "program_seconds": program,
     }

@@ -31,9 +31,9 @@ Space = Callable[[Suggesting], Any]
 """A define-by-run space: asks for its settings, each after those it depends on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
-    """A setting, its value, and what it was chosen from."""
+    """A setting, its value, and what it was chosen from. `kept_answer` has one object for each: equals are the same."""
 
     name: str
     value: Any
@@ -43,10 +43,13 @@ class Answer:
     high: float = 0.0
     log: bool = False
 
-    @property
+    @cached_property
     def decides(self) -> bool:
         """Whether it is a word, such as a method: what later stages do may hang on it."""
         return isinstance(self.value, str)
+
+
+kept_answer = lru_cache(maxsize=1 << 16, typed=True)(Answer)
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,16 @@ class Chain:
         parts: list[Prefix] = []
         before: Prefix = ()
         for stage in self.stages:
-            before += tuple((plain(one.name), one.value) for one in self.answers if stage_of(one.name) == stage)
+            before += tuple((plain(one.name), one.value) for one in self._by_stage[stage])
             parts.append(before)
         return tuple(parts)
+
+    @cached_property
+    def _by_stage(self) -> Mapping[str, tuple[Answer, ...]]:
+        parts: dict[str, list[Answer]] = {stage: [] for stage in self.stages}
+        for one in self.answers:
+            parts[stage_of(one.name)].append(one)
+        return {stage: tuple(answers) for stage, answers in parts.items()}
 
     def features(self, stage: str) -> Mapping[str, float]:
         """What the stage's effect is learnt from: its settings, alone and with each method of the stages before.
@@ -77,13 +87,13 @@ class Chain:
         And the products of any two of its numbers, under names with `PAIR`: whether they do more together.
         """
         before = self.stages[: self.stages.index(stage)]
-        methods = tuple(one for one in self.answers if one.decides and stage_of(one.name) in before)
-        return _features(tuple(one for one in self.answers if stage_of(one.name) == stage), methods)
+        methods = tuple(one for earlier in before for one in self._by_stage[earlier] if one.decides)
+        return _features(self._by_stage[stage], methods)
 
     def places(self, stage: str) -> Mapping[str, float]:
         """Where the settings up to this stage are among their choices, from -1 to 1; 1 for a word that was chosen."""
         upto = self.stages[: self.stages.index(stage) + 1]
-        return _places(tuple(one for one in self.answers if stage_of(one.name) in upto))
+        return _places(tuple(answer for one in upto for answer in self._by_stage[one]))
 
     def own(self, stage: str) -> Prefix:
         """The settings of this stage alone."""
@@ -103,7 +113,7 @@ class Draw:
         """One of the choices."""
         given = self._given.get(plain(name), self)
         value = given if given in choices else choices[int(self._generator.random() * len(choices))]
-        self.answers.append(Answer(name, value, tuple(choices)))
+        self.answers.append(kept_answer(name, value, tuple(choices)))
         return value
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
@@ -115,7 +125,7 @@ class Draw:
         else:
             drawn = low + int(self._generator.integers(steps + 1)) * step
         value = given if isinstance(given, int) and low <= given <= high and (given - low) % step == 0 else drawn
-        self.answers.append(Answer(name, int(value), (), low, high, log))
+        self.answers.append(kept_answer(name, int(value), (), low, high, log))
         return int(value)
 
     def suggest_float(
@@ -131,7 +141,7 @@ class Draw:
             drawn = round(low + int(self._generator.integers(round((high - low) / step) + 1)) * step, 12)
         fits = isinstance(given, int | float) and not isinstance(given, bool) and low <= given <= high
         value = given if fits and given is not None else drawn
-        self.answers.append(Answer(name, float(value), (), low, high, log))
+        self.answers.append(kept_answer(name, float(value), (), low, high, log))
         return float(value)
 
 

@@ -43,7 +43,7 @@ class Outcomes(Protocol):
 CANDIDATES, FEWEST_CANDIDATES = 384, 8
 """Chains drawn for a round of prediction; fewer each time that all were taken, as in a space that was run whole."""
 SUGGESTIONS_PER_TRIAL = 1 / 128
-"""Further suggestions taken from one round of prediction, per finished trial: a round costs milliseconds."""
+"""Further suggestions taken from one round of prediction, per trial so far: a round costs tens of milliseconds."""
 MOST_SUGGESTIONS = CANDIDATES // 2
 BELIEFS = 32
 """Drawn for a round."""
@@ -140,7 +140,8 @@ class StageTreeSampler(IndependentSampler):
         self._tries = CANDIDATES if candidates else max(self._tries // 2, FEWEST_CANDIDATES)
         if not candidates:
             return self._drawn()
-        suggestions = min(1 + int(self._ended * SUGGESTIONS_PER_TRIAL), MOST_SUGGESTIONS)
+        trials = self._ended + len(self._planned)
+        suggestions = min(1 + int(trials * SUGGESTIONS_PER_TRIAL), MOST_SUGGESTIONS)
         with self._libraries.limit(limits=1, user_api="blas"):  # small matrices: more threads only wait for another
             prospects = self.tree.prospects(candidates, self._generator, BELIEFS)
         worth, better_begun = prospects.per_second, prospects.better_begun

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,7 @@ class StageTree:
     def plant(self, root: StageOutcome) -> None:
         """The model that every chain begins with was measured."""
         if self._root is None and root.losses is not None:
+            self._expected = lru_cache(maxsize=1 << 16)(self._expected)
             self._root = _Node(np.array(root.losses), root.excess)
             worst = self._root.losses + np.array([F1_BELOW, 0.0, 0.0])
             self._useless = np.array([worst[0], np.inf, np.inf, EXCESS_ABOVE])

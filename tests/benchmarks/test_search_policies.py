@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.policies.figures import judged
+from benchmarks.policies.figures import judged, shares_at
 from benchmarks.policies.kept import KeptRuns
-from benchmarks.policies.runs import COSTS, Curve, limits, one_run
+from benchmarks.policies.runs import COSTS, Curve, Limits, bounds, one_run, table_digest
 from evaluation.records import read_records, write_records
 from search.config import STAGES
 from search.every_chain import every_chain
@@ -25,7 +25,7 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "search_policies.py"
 
 def test_a_cost_is_the_median_over_seeds_and_infinite_where_it_was_not_reached() -> None:
     about = {"sampler": "random", "reuse": True, "workers": 8, "utilisation": 1.0, "cost_end": 90.0, "share_end": 0.9}
-    about |= {"trials": 9, "program_seconds": 1.0}
+    about |= {"trials": 9, "program_seconds": 1.0, "share_at": {}}
     runs = [about | {"seed": seed, "cost": cost, "clock": cost / 4} for seed, cost in enumerate([20.0, 40.0, math.inf])]
     [row] = judged(runs, [2.0, 3.0, 4.0])
     assert (row["seeds"], row["clock_median"]) == (3, 10)
@@ -77,7 +77,7 @@ def test_a_run_of_the_program_on_a_recorded_table(table: Path) -> None:
     assert 0.95 <= rows["stage_tree", True]["share_end"] <= 1
     assert rows["random", True]["cost_end"] < rows["random", False]["cost_end"], "the same models, reused"
     assert all(row["workers"] == 3 for row in rows.values()) and "3 workers" in done.stdout
-    kept = KeptRuns(table / "runs.jsonl", {"table": str(table), "to_the_end": False, **COSTS})
+    kept = KeptRuns(table / "runs.jsonl", {"table": table_digest(table), "to_the_end": False, **COSTS})
     assert sorted(task[0] for task in kept.runs) == ["random"] * 4 + ["stage_tree"] * 2
     assert {run["seed"] for run in kept.runs.values()} == {0, 1}
     before = (table / "runs.jsonl").read_bytes()
@@ -97,10 +97,29 @@ def test_kept_runs_are_those_of_the_same_settings(tmp_path: Path) -> None:
 
 def test_to_the_end_a_search_has_all_its_trials(table: Path) -> None:
     task = ("random", True, 3, 0)
-    volume, _ = limits(table, COSTS, 0)
-    stopped, whole = (one_run(table, 200, 1e6, to_the_end, COSTS, [volume], task) for to_the_end in (False, True))
+    volume, _ = bounds(table, COSTS, 0)
+    limits = (Limits(200, 1e6, to_the_end=to_the_end) for to_the_end in (False, True))
+    stopped, whole = (one_run(table, limit, COSTS, [volume], task) for limit in limits)
     assert (stopped["trials"] < 200, whole["trials"]) == (True, 200)
     assert (stopped["cost"], stopped["cost_end"]) == (whole["cost"], whole["cost"]) and whole["share_end"] == 1.0
+
+
+def test_a_share_at_a_cost_is_the_median_of_what_searches_had(table: Path) -> None:
+    ended = {"cost": math.inf, "share_end": 0.4, "share_at": {"25": 0.2, "50": 0.4}}
+    there = {"cost": 40.0, "share_end": 0.96, "share_at": {"25": 0.6}}
+    assert shares_at([ended, there]) == pytest.approx({"25": 0.4, "50": 0.68})
+    assert shares_at([ended, there | {"cost": math.inf}]) == pytest.approx({"25": 0.4}), "what it had is not known"
+    volume, _ = bounds(table, COSTS, 0)
+    run = one_run(table, Limits(200), COSTS, [volume], ("random", True, 3, 0))
+    shares = list(run["share_at"].values())
+    assert [float(cost) <= run["cost"] for cost in run["share_at"]] == [True] * len(shares) and len(shares) > 1
+    assert shares == sorted(shares) and 0 < shares[-1] < 0.95 <= run["share_end"]
+
+
+def test_a_policy_that_takes_long_itself_is_not_waited_for(table: Path) -> None:
+    volume, _ = bounds(table, COSTS, 0)
+    run = one_run(table, Limits(200, patience=0.0), COSTS, [volume], ("random", True, 3, 0))
+    assert (run["cost"], run["trials"] < 10) == (math.inf, True)
 
 
 def test_what_no_search_is_below_is_the_time_of_the_chains_that_are_needed(table: Path) -> None:
@@ -112,7 +131,7 @@ def test_what_no_search_is_below_is_the_time_of_the_chains_that_are_needed(table
         curve.follow([(0.0, row) for row in rows])
         return curve.volumes[-1]
 
-    reference, soonest = limits(table, {"trial_seconds": 0.5, "measure_seconds": 3.0}, 0)
+    reference, soonest = bounds(table, {"trial_seconds": 0.5, "measure_seconds": 3.0}, 0)
     assert reference == pytest.approx(volume(trials))
     config = study_from(SMALL)
     formula = SyntheticTable(config, 0)

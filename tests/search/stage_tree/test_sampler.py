@@ -215,21 +215,26 @@ def test_a_space_that_was_run_whole_has_no_end() -> None:
     assert set(asked[:3]) == {"none", "fp16", "int8"}
 
 
+def rounds_of(sampler: StageTreeSampler) -> list[int]:
+    """The sampler's rounds of prediction from now on, by the number of candidates."""
+    rounds: list[int] = []
+    predict = sampler.tree.prospects
+
+    def counting(candidates: Any, *others: Any) -> Any:
+        rounds.append(len(candidates))
+        return predict(candidates, *others)
+
+    sampler.tree.prospects = counting  # type: ignore[method-assign]
+    return rounds
+
+
 def test_what_waits_for_anothers_student_is_not_forgotten() -> None:
     sampler = tree_sampler(0)
     study = study_with(sampler)
     for _ in range(300):  # from here on several suggestions come of one round
         trial = study.ask()
         study.tell(trial, world(space(trial))[-1].losses)
-    rounds = 0
-    predict = sampler.tree.prospects
-
-    def counting(*arguments: Any) -> Any:
-        nonlocal rounds
-        rounds += 1
-        return predict(*arguments)
-
-    sampler.tree.prospects = counting  # type: ignore[method-assign]
+    rounds = rounds_of(sampler)
     running = []
     for _ in range(60):
         running.append(study.ask())
@@ -237,7 +242,19 @@ def test_what_waits_for_anothers_student_is_not_forgotten() -> None:
         if len(running) == 8:
             done = running.pop(0)
             study.tell(done, world(space(done))[-1].losses)
-    assert rounds <= 30
+    assert len(rounds) <= 30
+
+
+def test_where_many_work_at_once_a_round_of_prediction_serves_several_of_them() -> None:
+    sampler = tree_sampler(0)
+    study = study_with(sampler)
+    for _ in range(4):
+        trial = study.ask()
+        study.tell(trial, world(space(trial))[-1].losses)
+    rounds = rounds_of(sampler)
+    asked = [str(space(study.ask())) for _ in range(400)]
+    assert len(set(asked)) > 120, "new students of 31, pruned and quantized in some 30 ways, as long as there are any"
+    assert len(rounds) < 300
 
 
 def test_two_workers_never_build_the_same_student() -> None:
