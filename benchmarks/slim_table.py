@@ -51,7 +51,7 @@ def slim_rows(rows: pd.DataFrame) -> pd.DataFrame:
     numbers = kept[list(READ)].select_dtypes("number").columns
     kept[numbers] = kept[numbers].round(DECIMALS)
     for name in KEYS:
-        kept[name] = kept[name].str[:DIGITS]
+        kept[name] = kept[name].map(lambda key: key[:DIGITS], na_action="ignore")
     if kept["model_key"].nunique() != len(kept):
         raise ValueError(f"{DIGITS} digits do not tell all models apart; raise DIGITS")
     return kept

@@ -14,6 +14,7 @@ import pytest
 from benchmarks.policies.figures import judged, shares_at
 from benchmarks.policies.kept import KeptRuns
 from benchmarks.policies.runs import COSTS, Curve, Limits, bounds, one_run, table_digest
+from benchmarks.slim_table import slim
 from evaluation.records import read_records, write_records
 from search.config import STAGES
 from search.every_chain import every_chain
@@ -85,6 +86,18 @@ def test_a_run_of_the_program_on_a_recorded_table(table: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert (table / "runs.jsonl").read_bytes() == before, "nothing is run again"
     assert {(row["sampler"], row["reuse"]): row for row in json.loads(figures.read_text("utf-8"))} == rows
+
+
+def test_a_search_on_a_slim_table_is_the_same(table: Path, tmp_path: Path) -> None:
+    slim(table, tmp_path / "slim")
+    figures = []
+    for place in (table, tmp_path / "slim"):
+        volume, soonest = bounds(place, COSTS, 0)
+        run = one_run(place, Limits(60), COSTS, [volume], ("stage_tree", True, 3, 0))
+        figures.append([volume, soonest, *(run[name] for name in ("cost", "clock", "share_end", "trials"))])
+    assert figures[0] == pytest.approx(figures[1], rel=1e-3)
+    whole, kept = (read_records(place / "trials.parquet") for place in (table, tmp_path / "slim"))
+    assert kept["model_key"].tolist() == [key[:12] for key in whole["model_key"]]
 
 
 def test_kept_runs_are_those_of_the_same_settings(tmp_path: Path) -> None:
