@@ -25,18 +25,18 @@ def judged(runs: list[dict[str, Any]], soonest: Sequence[float]) -> list[dict[st
     rows = []
     for (workers, sampler, reuse), members in sorted(groups.items()):
         costs = [run["cost"] for run in members]
-        low, middle, high = np.quantile(costs, [0.25, 0.5, 0.75], method="nearest")
+        low, middle, high = (quantile(costs, share) for share in (0.25, 0.5, 0.75))
         rows.append(
             {
                 "workers": workers,
                 "sampler": sampler,
                 "reuse": reuse,
                 "seeds": len(members),
-                "cost_median": float(middle),
-                "cost_low": float(low),
-                "cost_high": float(high),
+                "cost_median": middle,
+                "cost_low": low,
+                "cost_high": high,
                 "reached": float(np.mean(np.isfinite(costs))),
-                "clock_median": float(np.quantile([run["clock"] for run in members], 0.5, method="nearest")),
+                "clock_median": quantile([run["clock"] for run in members], 0.5),
                 "cost_end": float(np.median([run["cost_end"] for run in members])),
                 "share_end": float(np.median([run["share_end"] for run in members])),
                 "share_at": shares_at(members),
@@ -47,6 +47,14 @@ def judged(runs: list[dict[str, Any]], soonest: Sequence[float]) -> list[dict[st
             }
         )
     return rows
+
+
+def quantile(costs: Sequence[float], share: float) -> float:
+    """With the mean of the two in the middle, as is usual; infinite where one that counts is."""
+    ordered = sorted(costs)
+    place = share * (len(ordered) - 1)
+    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
+    return low if low == high else low + (high - low) * (place - math.floor(place))
 
 
 def shares_at(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

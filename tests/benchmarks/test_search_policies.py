@@ -30,8 +30,12 @@ def test_a_cost_is_the_median_over_seeds_and_infinite_where_it_was_not_reached()
     runs = [about | {"seed": seed, "cost": cost, "clock": cost / 4} for seed, cost in enumerate([20.0, 40.0, math.inf])]
     [row] = judged(runs, [2.0, 3.0, 4.0])
     assert (row["seeds"], row["clock_median"]) == (3, 10)
-    assert (row["cost_low"], row["cost_median"], row["cost_high"]) == (20, 40, math.inf)
+    assert (row["cost_low"], row["cost_median"], row["cost_high"]) == (30, 40, math.inf)
     assert (row["reached"], row["cost_bound"]) == (pytest.approx(2 / 3), 8 * 3.0)
+    [row] = judged(runs[:2], [2.0, 3.0])
+    assert (row["cost_median"], row["clock_median"]) == (30, 7.5), "of two, the mean"
+    [row] = judged(runs[1:], [2.0, 3.0, 4.0])
+    assert (row["cost_low"], row["cost_median"]) == (math.inf, math.inf), "half way to what never came"
 
 
 SMALL: dict[str, Any] = {
