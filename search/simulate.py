@@ -1,7 +1,7 @@
 """A search in virtual time: the real searcher and sampler, with a table of outcomes in place of the stages.
 
 Policies can so be compared in seconds. Workers share one store, as on a cluster: a stage that exists costs nothing, and
-one that another worker is at is waited for.
+one that another worker is at is waited for, as is the timing of a shape that another times.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class Simulation:
         self._searcher, self._config, self._table, self._cluster = searcher, config, table, cluster
         self._generator = np.random.default_rng(cluster.seed)
         self._ready: dict[Path, float] = {}
-        self._timed: set[str] = set()
+        self._timed: dict[str, float] = {}
+        """When the shapes that a model was begun of are timed."""
         self._ids = count()
         self._now = 0.0
         self.history = History()
@@ -149,14 +150,20 @@ class Simulation:
             while self._cluster.reuse and self._ready.get(path, 0.0) > self._now:
                 yield self._ready[path] - self._now, False
             if not (self._cluster.reuse and path in self._ready):
-                length, dies = self._length(float(row["stage_seconds"]) + self._measuring(row))
-                self._ready[path] = self._now + length
+                shape = row.get("timed_model") or row["model_key"]
+                length, dies = self._length(float(row["stage_seconds"]) + self._measuring(shape))
+                timed = self._timed.setdefault(shape, self._now + length) if self._cluster.reuse else 0.0
+                self._ready[path] = max(self._now + length, timed)
                 yield length, True
                 if dies:
                     del self._ready[path]
+                    if timed == self._now:
+                        del self._timed[shape]
                     self.history.failed += 1
                     self._searcher.on_trial_complete(trial_id, {ROWS: rows, ERROR: DIED}, error=True)
                     return
+                if timed > self._now:
+                    yield timed - self._now, False
                 self.history.models.append((self._now, row))
             rows.append(row)
             if stage == "distil" and far_from_safe(row, self._config):
@@ -164,11 +171,10 @@ class Simulation:
                 break
         self._searcher.on_trial_complete(trial_id, {ROWS: rows or [self._table.teacher()]})
 
-    def _measuring(self, row: Row) -> float:
-        """Seconds to measure a new model."""
-        cluster, shape = self._cluster, row.get("timed_model") or row["model_key"]
+    def _measuring(self, shape: str) -> float:
+        """Seconds to measure a new model; one whose shape another times waits for it, and computes no longer."""
+        cluster = self._cluster
         known = cluster.reuse and shape in self._timed
-        self._timed.add(shape)
         return cluster.measure_seconds + (0.0 if known else cluster.timing_seconds)
 
     def _length(self, seconds: float) -> tuple[float, bool]:

@@ -83,18 +83,28 @@ def test_a_trial_costs_its_own_time_even_if_all_its_models_are_there() -> None:
     assert history.busy_seconds == 103.0 + 4.0 + 4 * 0.5 and history.utilisation(1) == 1.0
 
 
-def test_of_models_of_one_shape_the_first_is_timed_and_without_reuse_each() -> None:
-    class OneShapeAStage(ByHand):
-        def row(self, stage: str, params: Any) -> Any:
-            row = super().row(stage, params)
-            return row and row | {"timed_model": row["stage"]}
+class OneShapeAStage(ByHand):
+    """All models of a stage are equally fast."""
 
+    def row(self, stage: str, params: Any) -> Any:
+        row = super().row(stage, params)
+        return row and row | {"timed_model": row["stage"]}
+
+
+def test_of_models_of_one_shape_the_first_is_timed_and_without_reuse_each() -> None:
     def seconds(reuse: bool) -> float:
         cluster = Cluster(measure_seconds=1.0, timing_seconds=5.0, reuse=reuse)
         return simulated(config(4, points=POINTS), OneShapeAStage(), cluster)[0].busy_seconds
 
     assert seconds(reuse=True) == (100 + 1 + 10 + 1 + 100) + 5 * 1.0 + 3 * 5.0
     assert seconds(reuse=False) == 100 + 101 + 111 + 100 + 7 * (1.0 + 5.0)
+
+
+def test_a_model_waits_for_another_of_its_shape_to_be_timed() -> None:
+    cluster = Cluster(workers=2, measure_seconds=1.0, timing_seconds=5.0)
+    history, _ = simulated(config(2, points=[POINTS[0], POINTS[3]]), OneShapeAStage(), cluster)
+    assert [time for time, _ in history.models] == [106.0, 106.0]
+    assert history.busy_seconds == 106.0 + 101.0
 
 
 def test_a_search_that_has_enough_ends() -> None:
