@@ -152,18 +152,19 @@ class Simulation:
             if not (self._cluster.reuse and path in self._ready):
                 shape = row.get("timed_model") or row["model_key"]
                 length, dies = self._length(float(row["stage_seconds"]) + self._measuring(shape))
-                timed = self._timed.setdefault(shape, self._now + length) if self._cluster.reuse else 0.0
-                self._ready[path] = max(self._now + length, timed)
+                done = self._now + length
+                timed = self._timed.setdefault(shape, done) if self._cluster.reuse else done
+                self._ready[path] = max(done, timed)
                 yield length, True
                 if dies:
                     del self._ready[path]
-                    if timed == self._now:
-                        del self._timed[shape]
+                    if timed == done:  # by this worker: the next model is timed instead
+                        self._timed.pop(shape, None)
                     self.history.failed += 1
                     self._searcher.on_trial_complete(trial_id, {ROWS: rows, ERROR: DIED}, error=True)
                     return
-                if timed > self._now:
-                    yield timed - self._now, False
+                if timed > done:
+                    yield timed - done, False
                 self.history.models.append((self._now, row))
             rows.append(row)
             if stage == "distil" and far_from_safe(row, self._config):
