@@ -19,6 +19,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,7 @@ def plain_search(
         run_config=tune.RunConfig(storage_path=str(folder / "tune"), verbose=0),
     )
     finished = [result.metrics for result in tuner.fit() if result.metrics and "measured" in result.metrics]
-    trials = [(one["began"], one["measured"]) for one in finished]
-    return by_computing_seconds(trials)
+    return by_computing_seconds([Work.told(one) for one in finished])
 
 
 def our_search(
@@ -182,7 +182,7 @@ def our_search(
         study.set_user_attr(REFERENCES, list(references))
         StudyRun(ours, data, cpus, quiet, trial=noted(notes)).search(study, key, lambda trial: None)
     told = [json.loads(file.read_text(encoding="utf-8")) for file in notes.iterdir()]
-    return by_computing_seconds([(one["began"], one["measured"]) for one in told])
+    return by_computing_seconds(with_speeds([Work.told(one) for one in told], references, ours.tradeoff_weights))
 
 
 def noted(notes: Path) -> Callable[..., list[Any]]:
@@ -212,18 +212,49 @@ def noted(notes: Path) -> Callable[..., list[Any]]:
     return trial
 
 
-def by_computing_seconds(trials: Sequence[tuple[float, Sequence[tuple[float, Any]]]]) -> list[tuple[float, Any]]:
-    """Models with what all workers had computed when each was measured.
+@dataclass(frozen=True)
+class Work:
+    """What a worker did for a trial."""
 
-    Args:
-        trials: of each its start (clock seconds) and its models with the seconds since the start.
-    """
-    starts = np.array([began for began, _ in trials])
-    lengths = np.array([max((after for after, _ in models), default=0.0) for _, models in trials])
-    found = []
-    for began, models in trials:
-        for after, row in models:
-            found.append((float(np.clip(began + after - starts, 0.0, lengths).sum()), row))
+    began: float
+    """By the clock, in seconds."""
+    length: float
+    """Seconds until its last model was measured."""
+    models: list[tuple[float, Any]]
+    """By the clock when each was measured, and its row."""
+
+    @classmethod
+    def told(cls, told: dict[str, Any]) -> Work:
+        """Of what a trial reports: its start, and its models with the seconds since."""
+        began, measured = told["began"], told["measured"]
+        return cls(
+            began, max((after for after, _ in measured), default=0.0), [(began + at, row) for at, row in measured]
+        )
+
+
+def with_speeds(trials: Sequence[Work], references: Sequence[Any], weights: tuple[float, float, float]) -> list[Work]:
+    """The trials, with the speeds that others of them measured: a model is measured when its speed is."""
+    from evaluation.shape import TIMING
+    from search.timings import Timings, is_untimed
+
+    timings = Timings(references[0]["f1_macro"], weights)
+    known: dict[str, float] = {}
+    for at, row in sorted((model for work in trials for model in work.models), key=lambda model: model[0]):
+        if row.get(TIMING) and not is_untimed(row):
+            known.setdefault(row[TIMING], at)
+            timings.hear([row])
+    completed = []
+    for work in trials:
+        models = [(max(at, known.get(row.get(TIMING), at)), timings.completed([row])) for at, row in work.models]
+        completed.append(replace(work, models=[(at, row) for at, rows in models for row in rows]))
+    return completed
+
+
+def by_computing_seconds(trials: Sequence[Work]) -> list[tuple[float, Any]]:
+    """Models with what all workers had computed when each was measured."""
+    starts, lengths = np.array([work.began for work in trials]), np.array([work.length for work in trials])
+    models = [model for work in trials for model in work.models]
+    found = [(float(np.clip(at - starts, 0.0, lengths).sum()), row) for at, row in models]
     return sorted(found, key=lambda item: item[0])
 
 

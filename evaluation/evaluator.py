@@ -19,11 +19,11 @@ from evaluation.environment import machine
 from evaluation.measuring import LatencyConfig, PredictConfig, SplitName, measure_speed, predict_split
 from evaluation.metrics import classification_metrics
 from evaluation.safety import SafetyLimits, SafetyResult, check_safety_thresholds
-from evaluation.shape import shape_of
+from evaluation.shape import TIMING, shape_of
 from evaluation.stage_metrics import SCALAR_FIELDS, CompressionStageMetrics
 from evaluation.tradeoff import compute_safe_compression_score, compute_tradeoff_score
 from pipeline.artifact import Artifact, Notes
-from pipeline.cache import Store
+from pipeline.cache import BeingBuilt, Store
 from pipeline.data import Split, load_data
 from pipeline.runtime import sigmoid
 from pipeline.thresholds import best_label_thresholds, hold_recall_threshold
@@ -104,10 +104,10 @@ class CompressionEvaluator:
             plan=self.plan_positives,
         )
 
-    def evaluate_model(self, model: Artifact, stage: str) -> CompressionStageMetrics:
-        """Every field: quality on validation, size of the files, latency beside the teacher."""
+    def evaluate_model(self, model: Artifact, stage: str, speed: Notes | None = None) -> CompressionStageMetrics:
+        """Every field: quality on validation, size of the files, latency beside the teacher, which may be given."""
         size = self.size(model)
-        speed = self.speed(model)
+        speed = self.speed(model) if speed is None else speed
         quality = self.classification(model, "validation")
         quality.pop("undefined", None)
         return CompressionStageMetrics(
@@ -119,26 +119,28 @@ class CompressionEvaluator:
             **{name: value for name, value in speed.items() if name in SCALAR_FIELDS},
         )
 
-    def speed(self, model: Artifact, session: Literal["search", "quiet"] = "search") -> Notes:
-        """Latency, throughput, memory and what they are bound to (`measured_on`), once a session and machine.
+    def speed(self, model: Artifact, session: Literal["search", "quiet"] = "search", wait: bool = True) -> Notes:
+        """Latency, throughput, memory and what they are bound to, once a session and machine.
 
         While a search runs, models of one shape are equally fast (`evaluation/shape.py`), and one of them is timed; in
         the quiet session each is. The speed-up over eager PyTorch is the model's over the teacher by the teacher's own.
+
+        Without `wait`, what comes back says too which `TIMING` it is of, and that alone while another process times it.
         """
         here = machine(self.latency.threads)
         protocol = self.latency.model_copy(update={"machine": here, "session": session})
         shared = session == "search" and model.key != self.teacher.key
         counts_as = {model.key: shape_of(model.path)} if shared else {}
-        timed = self.store.run(measure_speed, protocol, self.data, model, self.teacher, counts_as=counts_as)
-        figures = {**timed.notes, "timed_model": timed.manifest["parents"][0]}
+        inputs = self.data, model, self.teacher
+        try:
+            timed = self.store.run(measure_speed, protocol, *inputs, counts_as=counts_as, wait=wait or not shared)
+        except BeingBuilt as other:
+            return {TIMING: other.key}
+        figures = {**timed.notes, "timed_model": timed.manifest["parents"][0]} | ({} if wait else {TIMING: timed.key})
         if model.key == self.teacher.key:
             return figures
         over_eager = self.speed(self.teacher, session)["speedup_vs_eager"]
         return {**figures, "speedup_vs_eager": figures["speedup_factor"] * over_eager}
-
-    def measured_on(self, model: Artifact) -> Notes:
-        """What the figures of `speed` are bound to, as columns: `machine`, `timed_model`, and how quiet it was."""
-        return {name: value for name, value in self.speed(model).items() if name not in SCALAR_FIELDS}
 
     def size(self, model: Artifact) -> dict[str, Any]:
         """The size fields of `CompressionStageMetrics`."""

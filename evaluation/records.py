@@ -107,12 +107,7 @@ BY_LABEL: dict[str, Any] = {
 }
 """Arrow type of the columns `<name>.<label>`; a confusion matrix is JSON text."""
 
-RUN_DEPENDENT = (
-    "timestamp",
-    "created_at",
-    "cache_hit",
-    "stage_seconds",
-    "node",
+SPEED = (
     "latency_mean_ms",
     "latency_p50_ms",
     "latency_p95_ms",
@@ -127,6 +122,16 @@ RUN_DEPENDENT = (
     "timed_model",
     "rounds_repeated",
     "waited_percent",
+)
+"""Columns of one measurement of a model's speed, which all models of its shape have in common."""
+
+RUN_DEPENDENT = (
+    "timestamp",
+    "created_at",
+    "cache_hit",
+    "stage_seconds",
+    "node",
+    *SPEED,
     "tradeoff_score",
 )
 """Columns that depend on the run and not on the model alone; `tradeoff_score` contains the speed-up."""

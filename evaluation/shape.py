@@ -7,6 +7,9 @@ from pathlib import Path
 
 from pipeline.manifest import MANIFEST
 
+TIMING = "timing"
+"""Name under which a model tells the store's key of the timing of its shape."""
+
 
 def shape_of(folder: Path) -> str:
     """SHA-256 (64 hex digits) of all in a model's folder that decides how long it takes: of weights names and sizes.

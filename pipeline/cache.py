@@ -35,12 +35,21 @@ from pipeline.manifest import (
     read_manifest,
     sealed,
 )
-from pipeline.turns import Turns
+from pipeline.turns import BeingBuilt, Turns
 
 if TYPE_CHECKING:
     from pipeline.remote_store import RemoteStore
 
-__all__ = ["MANIFEST", "DamagedArtifact", "Store", "artifact_key", "canonical_json", "deciding_versions", "file_sha256"]
+__all__ = [
+    "MANIFEST",
+    "BeingBuilt",
+    "DamagedArtifact",
+    "Store",
+    "artifact_key",
+    "canonical_json",
+    "deciding_versions",
+    "file_sha256",
+]
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +75,12 @@ class Store:
         """What the files of each artifact were when their digests were last compared."""
 
     def run(
-        self, stage: Stage, config: Config, *inputs: Artifact, counts_as: Mapping[str, str] | None = None
+        self,
+        stage: Stage,
+        config: Config,
+        *inputs: Artifact,
+        counts_as: Mapping[str, str] | None = None,
+        wait: bool = True,
     ) -> Artifact:
         """The stage's artifact, built now or found.
 
@@ -79,6 +93,10 @@ class Store:
             inputs: what it works on.
             counts_as: by key, what an input stands for where another that stands for the same leaves the same result:
                 what was built of that one is found. The manifest's `parents` tell which it was.
+            wait: for another process that builds it.
+
+        Raises:
+            BeingBuilt: another process does, and `wait` is false.
         """
         if isinstance(config, StageConfig) and config.method == "none":
             return inputs[1]
@@ -97,17 +115,26 @@ class Store:
         if self.find(stage.name, key) is None:
             stage.load()
         facts = {"version": stage.version, "config": config.key_fields(), "parents": parents, "data": data}
-        return self.add(stage.name, key, build, facts)
+        return self.add(stage.name, key, build, facts, wait)
 
     def add(
-        self, stage: str, key: str, build: Callable[[Path], Notes], facts: dict[str, Any] | None = None
+        self,
+        stage: str,
+        key: str,
+        build: Callable[[Path], Notes],
+        facts: dict[str, Any] | None = None,
+        wait: bool = True,
     ) -> Artifact:
-        """The artifact under `key`, built by `build(folder)` if it is not there; one process builds, others wait."""
+        """The artifact under `key`, built by `build(folder)` if it is not there; one process builds, others wait.
+
+        Raises:
+            BeingBuilt: another process builds it, and `wait` is false.
+        """
         found = self.find(stage, key)
         if found:
             return found
         facts = facts or {"parents": [], "config": {}}
-        with self._turns.everywhere(stage, key):
+        with self._turns.everywhere(stage, key, wait):
             return self._look_or_set_aside(stage, key) or self._build(stage, key, build, facts)
 
     def find(self, stage: str, key: str) -> Artifact | None:

@@ -7,12 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     from pipeline.remote_store import RemoteStore
+
+
+class BeingBuilt(Exception):
+    """Another process builds the artifact, and the caller does not want to wait for it."""
+
+    def __init__(self, stage: str, key: str) -> None:
+        super().__init__(f"{stage} {key[:12]} is being built by another process")
+        self.stage, self.key = stage, key
 
 
 class Turns:
@@ -29,13 +37,19 @@ class Turns:
         self._folder, self._waiting, self._remote = folder, waiting, remote
 
     @contextmanager
-    def on_this_node(self, stage: str, key: str) -> Iterator[None]:
-        """Keep the other processes of this node from moving or making the artifact."""
+    def on_this_node(self, stage: str, key: str, wait: bool = True) -> Iterator[None]:
+        """Keep the other processes of this node from moving or making the artifact.
+
+        Raises:
+            BeingBuilt: another has the turn, and `wait` is false.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._folder / f"{key}.lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:
+            if not wait:
+                raise BeingBuilt(stage, key) from None
             if self._waiting:
                 self._waiting(stage)
             lock.acquire()
@@ -45,13 +59,23 @@ class Turns:
             lock.release()
 
     @contextmanager
-    def everywhere(self, stage: str, key: str) -> Iterator[None]:
-        """Keep all others, on this node and on the others, from building what is looked for and built in the block."""
-        with self.on_this_node(stage, key):
+    def everywhere(self, stage: str, key: str, wait: bool = True) -> Iterator[None]:
+        """Keep all others, on this node and on the others, from building what is looked for and built in the block.
+
+        Raises:
+            BeingBuilt: another has the turn, and `wait` is false.
+        """
+
+        def leave() -> NoReturn:
+            raise BeingBuilt(stage, key)
+
+        with self.on_this_node(stage, key, wait):
             if self._remote is None:
                 yield
                 return
-            waiting = partial(self._waiting, stage) if self._waiting else None
+            waiting: Callable[[], None] | None = partial(self._waiting, stage) if self._waiting else None
+            if not wait:
+                waiting = leave
             with self._remote.alone(stage, key, self._owner(), waiting):
                 yield
 

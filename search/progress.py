@@ -15,6 +15,7 @@ from rich.table import Table
 from pipeline.chains import describe_chain
 from search.searcher import ParetoSearcher
 from search.study_keys import ROWS
+from search.timings import is_untimed
 from search.trial import Row
 from search.wording import duration
 
@@ -122,6 +123,6 @@ def in_words(row: Row) -> str:
     figures = [
         "" if f1 is None else f"F1 {f1:.3f}",
         "" if size is None else f"{size:.2f} MB",
-        "" if speedup is None else f"×{speedup:.1f}",
+        "its shape is being timed" if is_untimed(row) else "" if speedup is None else f"×{speedup:.1f}",
     ]
     return "  ".join([describe_chain(row), *filter(None, figures), str(row.get("safety_verdict"))])

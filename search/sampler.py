@@ -59,7 +59,7 @@ def study_sampler(config: StudyConfig) -> BaseSampler:
     if search.sampler != "stage_tree":
         population = max(4, min(POPULATION, search.trials // 10))
         return make_sampler(search.sampler, config.seed, STARTUP_TRIALS, population)
-    from search.stage_tree.reading import StudyOutcomes
+    from search.stage_tree.reading import StudyOutcomes, study_shapes
 
     outcomes = StudyOutcomes(config)
     return StageTreeSampler(
@@ -70,6 +70,7 @@ def study_sampler(config: StudyConfig) -> BaseSampler:
         startup_trials=0,
         expected=outcomes.expected,
         without={stage: {f"{stage}.method": "none"} for stage in STAGES},
+        shapes=study_shapes(config),
     )
 
 

@@ -2,15 +2,16 @@
 
 Ray's own `OptunaSearch` drops constraints, which makes an unsafe trial count as feasible, and leaves a trial whose
 objective is NaN RUNNING for ever. Here every trial ends COMPLETE with its constraints set before its values, or FAILED
-with its error, after its last attempt: Tune tells a searcher nothing of those before.
+with its error, after its last attempt: Tune tells a searcher nothing of those before. One that lacks a speed which
+another trial measures (`search/timings.py`) is RUNNING until that is known.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,13 @@ from search.faults import death_text
 from search.optuna_study import ENDED
 from search.space import Space
 from search.study_database import at_once
-from search.study_keys import CURVES, ERROR, MAY_PASS, REFERENCES, ROWS, ROWS_SO_FAR
+from search.study_keys import CURVES, ERROR, MAY_PASS, REFERENCES, ROWS, ROWS_SO_FAR, WAITS
 from search.tally import Tally
-from search.trial import Curve, Row, constraints, objectives
+from search.telling import finish_trial
+from search.timings import Timings, Untimed
+from search.trial import Curve, Row
+
+NOT_TIMED = "its speed was to be measured with that of another model, and was not; run it again (--resume)"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,15 @@ class _Report:
     attempt: int
     at: float
     """By the monotonic clock."""
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A trial that runs."""
+
+    trial: Trial
+    place: int
+    """Among all that were suggested."""
 
 
 class ParetoSearcher(Searcher):
@@ -55,16 +69,25 @@ class ParetoSearcher(Searcher):
         self.study = study
         self._config = config
         self._space = Space(config)
-        self._open: dict[str, Trial] = {}
+        self._open: dict[str, _Open] = {}
         self._last: dict[str, _Report] = {}
         self._rows: dict[str, list[Row]] = {}
+        references = study.user_attrs.get(REFERENCES, [])
+        teacher_f1 = next((row["f1_macro"] for row in references if row["stage"] == "baseline"), None)
+        self._timings = Timings(teacher_f1, config.tradeoff_weights)
+        self._hear_untimed: Callable[[FrozenTrial], None] | None = getattr(study.sampler, "hear", None)
+        """Tells the sampler of a trial that lacks a speed; one that learns from ended trials alone is better served if
+        the workers wait."""
+        self._suggested = 0
+        self._waiting: dict[int, Untimed] = {}
+        """Trials that are run again, and wait for a speed: nobody of this study measures it."""
         self.attempts = Attempts()
         """To be told by Tune, as the first of its callbacks."""
         self.tally = Tally()
         self.ended = 0
         """Trials that have ended, those of an earlier run included that are not run again."""
         self._budget = Budget(config.search)
-        self.tally.add(study.user_attrs.get(REFERENCES, []))
+        self.tally.add(references)
         known = study.get_trials(deepcopy=False)
         for trial in known:
             if trial.state in ENDED:
@@ -90,6 +113,11 @@ class ParetoSearcher(Searcher):
         """Why the search ends before it has had all its trials; None while it does not."""
         return self._budget.spent
 
+    @property
+    def sent_again(self) -> int | None:
+        """Trials that Tune was given once more, beyond those that remained; None while some still run."""
+        return None if self._open else len(self._waiting)
+
     def _count(self, rows: list[Row]) -> None:
         self.tally.add(rows)
         self._budget.trial_ended(self.tally.hypervolume)
@@ -109,8 +137,10 @@ class ParetoSearcher(Searcher):
                 trial = self.study.ask()
                 params = self._space.suggest(trial)
             self._begun += 1
-        self._open[trial_id] = trial
-        return {"number": trial.number, "attempt": self.attempts.number(trial.number), "params": params}
+        self._open[trial_id] = _Open(trial, self._suggested)
+        self._suggested += 1
+        waits = self._hear_untimed is None or trial._trial_id in self._waiting
+        return {"number": trial.number, "attempt": self.attempts.number(trial.number), "params": params, WAITS: waits}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep the latest report: a trial that raises reports its error and the rows so far before it ends."""
@@ -118,6 +148,7 @@ class ParetoSearcher(Searcher):
         rows = result.get(ROWS) or result.get(ROWS_SO_FAR) or []
         if len(rows) >= len(self._rows.get(trial_id, [])):  # an attempt may die before it comes as far as the last
             self._rows[trial_id] = list(rows)
+        self._hear(rows)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the Optuna study how the trial ended."""
@@ -132,7 +163,24 @@ class ParetoSearcher(Searcher):
             problem, passing = self._death(trial_id, self.attempts.reason(trial_id)), True
         if problem:
             rows = max(rows, self._rows.get(trial_id, []), key=len)
+        self._hear(rows)
         self._end(trial_id, rows, list(report.get(CURVES) or []), problem, passing)
+        oldest = next((one.place for one in self._open.values()), self._suggested)
+        for untimed in self._timings.untold(oldest):
+            self._unfinished.append(untimed.trial._trial_id)
+            self._waiting[untimed.trial._trial_id] = untimed
+
+    def _hear(self, rows: list[Row]) -> None:
+        """End the trials that lacked nothing but a speed that is told here."""
+        for untimed in self._timings.hear(rows):
+            self._finish(untimed)
+
+    def close(self) -> None:
+        """The search is over: trials whose speed nobody has told have failed, for now."""
+        not_run = [self._waiting[trial] for trial in self._unfinished if trial in self._waiting]
+        self._unfinished = [trial for trial in self._unfinished if trial not in self._waiting]
+        for untimed in [*self._timings.untold(), *not_run]:
+            self._finish(untimed, NOT_TIMED, passing=True)
 
     def take_back(self, reason: str) -> bool:
         """Tune's loop has ended with an error; keep the trials that it had for the next one.
@@ -149,10 +197,11 @@ class ParetoSearcher(Searcher):
             if self._attempt(trial_id) > self._config.resources.retries:
                 self._end(trial_id, self._rows.get(trial_id, []), [], self._death(trial_id, reason), True)
             else:
-                self.attempts.failed[self._open[trial_id].number] += 1
-        self._unfinished = [trial._trial_id for trial in self._open.values()] + self._unfinished
-        for kept in (self._open, self._last, self._rows):
-            kept.clear()
+                self.attempts.failed[self._open[trial_id].trial.number] += 1
+        kept = [*(one.trial for one in self._open.values()), *(one.trial for one in self._timings.untold())]
+        self._unfinished = [trial._trial_id for trial in kept] + self._unfinished
+        for known in (self._open, self._last, self._rows):
+            known.clear()
         return bool(before)
 
     def problem(self, number: int) -> str | None:
@@ -163,7 +212,7 @@ class ParetoSearcher(Searcher):
         return problem
 
     def _attempt(self, trial_id: str) -> int:
-        return self.attempts.number(self._open[trial_id].number) if trial_id in self._open else 1
+        return self.attempts.number(self._open[trial_id].trial.number) if trial_id in self._open else 1
 
     def _death(self, trial_id: str, reason: str) -> str:
         last = self._last.get(trial_id)
@@ -174,55 +223,34 @@ class ParetoSearcher(Searcher):
 
     def _end(self, trial_id: str, rows: list[Row], curves: list[Curve], problem: str | None, passing: bool) -> None:
         attempt = self._attempt(trial_id)
-        if problem and attempt > 1:
-            problem += f" (tried {attempt} times)"
         for kept in (self._last, self._rows):
             kept.pop(trial_id, None)
-        trial = self._open.pop(trial_id)
+        ended = Untimed(self._open.pop(trial_id).trial, attempt, rows, curves, self._suggested)
+        if not problem and self._timings.lacking(rows):
+            self._timings.keep(ended)
+            if self._hear_untimed:
+                so_far = copy(self.study._storage.get_trial(ended.trial._trial_id))
+                so_far.user_attrs = so_far.user_attrs | {ROWS: self._timings.told(rows)}
+                self._hear_untimed(so_far)
+        else:
+            self._finish(ended, problem, passing)
+
+    def _finish(self, ended: Untimed, problem: str | None = None, passing: bool = False) -> None:
+        trial = ended.trial
+        if problem and ended.attempt > 1:
+            problem += f" (tried {ended.attempt} times)"
         with at_once(self.study):
-            trial.set_user_attr(CURVES, curves)
+            trial.set_user_attr(CURVES, ended.curves)
             if problem and passing:
                 trial.set_user_attr(MAY_PASS, True)
-            finish_trial(self.study, trial, self._config, rows, problem)
-        ended = self.study._storage.get_trial(trial._trial_id)
+            finish_trial(self.study, trial, self._config, self._timings.completed(ended.rows), problem)
+        told = self.study._storage.get_trial(trial._trial_id)
         self.ended += 1
-        self._count(ended.user_attrs.get(ROWS, []))
-        self._on_end(ended)
+        self._count(told.user_attrs.get(ROWS, []))
+        self._on_end(told)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the Optuna study in its database is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the Optuna study in its database is the state."""
-
-
-def finish_trial(study: optuna.Study, trial: Trial, config: StudyConfig, rows: list[Row], problem: str | None) -> None:
-    """End a trial: FAILED with its error, or COMPLETE with constraints and objectives of its last model."""
-    names = config.search.objectives
-    values = objectives(rows[-1], names) if rows else []
-    if not problem and not rows:
-        problem = "the trial returned no measured model"
-    if not problem and not all(math.isfinite(value) for value in values):
-        wrong = ", ".join(
-            f"{name}={value}" for name, value in zip(names, values, strict=True) if not math.isfinite(value)
-        )
-        problem = f"objective is not finite: {wrong}"
-    if problem:
-        last = rows[-1] if rows else {}
-        settings = {name: value for name, value in trial.params.items() if "." in name}
-        failed = {
-            "study": config.study,
-            "stage": last.get("stage", "baseline"),
-            "status": "failed",
-            ERROR: problem,
-            **settings,
-        }
-        kept = [row for row in rows if row.get("model_key") and math.isfinite(objectives(row, ("f1_macro",))[0])]
-        trial.set_user_attr(ROWS, [*(row for row in kept if row.get("status") == "ok"), failed])
-        trial.set_user_attr(ERROR, problem)
-        study.tell(trial, state=TrialState.FAIL)
-        return
-    for name, value in constraints(rows[-1], config).items():
-        trial.set_constraint(name, value)
-    trial.set_user_attr(ROWS, rows)
-    study.tell(trial, values)

@@ -1,22 +1,27 @@
 """A search in virtual time: the real searcher and sampler, with a table of outcomes in place of the stages.
 
 Policies can so be compared in seconds. Workers share one store, as on a cluster: a stage that exists costs nothing, and
-one that another worker is at is waited for, as is the timing of a shape that another times.
+one that another worker is at is waited for. The speed of a shape that another times is waited for too, unless the
+sampler learns from all else that is measured: then the trial's rows are completed later (`search/timings.py`).
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
 
+from evaluation.records import SPEED
+from evaluation.shape import TIMING
 from search.config import STAGES, StudyConfig
 from search.searcher import ParetoSearcher
-from search.study_keys import ERROR, ROWS
+from search.study_keys import ERROR, ROWS, ROWS_SO_FAR, WAITS
 from search.trial import Row, far_from_safe
 
 DIED = "the simulated worker died"
@@ -85,6 +90,11 @@ class History:
         return float(within / (workers * self.last_start)) if self.last_start else 1.0
 
 
+def shape_in(row: Row) -> str:
+    """Name of a model's shape: the model that was timed for it, or itself."""
+    return str(row.get("timed_model") or row["model_key"])
+
+
 class Simulation:
     """One search on a simulated cluster."""
 
@@ -92,8 +102,10 @@ class Simulation:
         self._searcher, self._config, self._table, self._cluster = searcher, config, table, cluster
         self._generator = np.random.default_rng(cluster.seed)
         self._ready: dict[Path, float] = {}
-        self._timed: dict[str, float] = {}
-        """When the shapes that a model was begun of are timed."""
+        self._times: dict[str, float] = {}
+        """When it is known how fast a shape is; of those that are timed, or were."""
+        self._untimed: defaultdict[str, list[Row]] = defaultdict(list)
+        """New models that await that."""
         self._ids = count()
         self._now = 0.0
         self.history = History()
@@ -130,14 +142,14 @@ class Simulation:
                 return
             self.history.trials += 1
             self.history.last_start = self._now
-            for pause, busy in self._trial(trial_id, suggested["params"]):
+            for pause, busy in self._trial(trial_id, suggested["params"], suggested[WAITS]):
                 if busy:
                     self.history.work.append((self._now, pause))
                     done += pause
                 yield pause
 
-    def _trial(self, trial_id: str, params: Mapping[str, Any]) -> Iterator[tuple[float, bool]]:
-        """The chain, stage by stage; yields each pause and whether it is work."""
+    def _trial(self, trial_id: str, params: Mapping[str, Any], waits: bool) -> Iterator[tuple[float, bool]]:
+        """The chain, stage by stage, with or without waits for speeds; yields each pause and whether it is work."""
         rows: list[Row] = []
         path: Path = ()
         if self._cluster.trial_seconds:
@@ -147,36 +159,57 @@ class Simulation:
             row = self._table.row(stage, params)
             if row is None:
                 continue
-            while self._cluster.reuse and self._ready.get(path, 0.0) > self._now:
-                yield self._ready[path] - self._now, False
-            if not (self._cluster.reuse and path in self._ready):
-                shape = row.get("timed_model") or row["model_key"]
-                length, dies = self._length(float(row["stage_seconds"]) + self._measuring(shape))
-                done = self._now + length
-                timed = self._timed.setdefault(shape, done) if self._cluster.reuse else done
-                self._ready[path] = max(done, timed)
-                yield length, True
-                if dies:
-                    del self._ready[path]
-                    if timed == done:  # by this worker: the next model is timed instead
-                        self._timed.pop(shape, None)
-                    self.history.failed += 1
-                    self._searcher.on_trial_complete(trial_id, {ROWS: rows, ERROR: DIED}, error=True)
-                    return
-                if timed > done:
-                    yield timed - done, False
-                self.history.models.append((self._now, row))
-            rows.append(row)
+            timed_model = shape_in(row)
+            shape = timed_model if self._cluster.reuse else f"{trial_id} {stage}"
+            if not ((yield from self._built(path, shape, row)) and (yield from self._timed(shape, waits))):
+                self.history.failed += 1
+                self._searcher.on_trial_complete(trial_id, {ROWS: rows, ERROR: DIED}, error=True)
+                return
+            if self._is_known(shape):
+                rows.append(row | {"timed_model": timed_model, TIMING: shape})
+                self._searcher.on_trial_result(trial_id, {ROWS_SO_FAR: rows})
+            else:
+                rows.append({name: row[name] for name in row if name not in SPEED} | {TIMING: shape})
             if stage == "distil" and far_from_safe(row, self._config):
-                rows[-1] = row | {"status": "stopped_unsafe"}
+                rows[-1] = rows[-1] | {"status": "stopped_unsafe"}
                 break
         self._searcher.on_trial_complete(trial_id, {ROWS: rows or [self._table.teacher()]})
 
-    def _measuring(self, shape: str) -> float:
-        """Seconds to measure a new model; one whose shape another times waits for it, and computes no longer."""
-        cluster = self._cluster
-        known = cluster.reuse and shape in self._timed
-        return cluster.measure_seconds + (0.0 if known else cluster.timing_seconds)
+    def _built(self, path: Path, shape: str, row: Row) -> Generator[tuple[float, bool], None, bool]:
+        """Build the model and measure it but for its speed, or find it; whether the worker lives."""
+        reuse = self._cluster.reuse
+        while reuse and self._ready.get(path, 0.0) > self._now:
+            yield self._ready[path] - self._now, False
+        if reuse and path in self._ready:
+            return True
+        length, dies = self._length(float(row["stage_seconds"]) + self._cluster.measure_seconds)
+        self._ready[path] = self._now + length
+        yield length, True
+        if dies:
+            del self._ready[path]
+        else:
+            self._untimed[shape].append(row)
+        return not dies
+
+    def _timed(self, shape: str, waits: bool) -> Generator[tuple[float, bool], None, bool]:
+        """Time the shape unless another worker does or has, and wait for that or not; whether the worker lives."""
+        while shape not in self._times or (waits and not self._is_known(shape)):
+            if shape in self._times:
+                yield self._times[shape] - self._now, False
+                continue
+            length, dies = self._length(self._cluster.timing_seconds)
+            self._times[shape] = self._now + length
+            if length:
+                yield length, True
+            if dies:
+                del self._times[shape]
+                return False
+        if self._is_known(shape):
+            self.history.models += [(self._now, row) for row in self._untimed.pop(shape, [])]
+        return True
+
+    def _is_known(self, shape: str) -> bool:
+        return self._times.get(shape, math.inf) <= self._now
 
     def _length(self, seconds: float) -> tuple[float, bool]:
         """How long work goes on, and whether the worker dies of it."""

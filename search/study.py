@@ -95,12 +95,15 @@ class StudyRun:
         """
         searcher = ParetoSearcher(study, self.config, on_end)
         while searcher.remaining:
+            before = searcher.sent_again
             try:
                 self._run_trials(searcher, data_key)
-                break
+                if searcher.sent_again in (before, None):  # None: interrupted. Else Tune had enough before all had run
+                    break
             except RuntimeError as error:  # Tune's, which takes a worker that Ray's memory monitor ended for a bug
                 if not (isinstance(error.__cause__, RayError) and searcher.take_back(str(error))):
                     raise
+        searcher.close()
         return searcher.spent
 
     def _train_references(self, study: optuna.Study, data_key: str) -> None:

@@ -10,5 +10,7 @@ REFERENCES, REFERENCE_CURVES, QUIET = "reference_rows", "reference_curves", "qui
 TEACHER_THREADS = "teacher_threads"
 """Names of the study's user attributes: rows and curves of teacher and floor, repeated measurements, and the threads
 that the teacher was trained with."""
+WAITS = "waits"
+"""In what a worker is sent: whether it shall wait for a speed that another trial measures."""
 MAY_PASS = "may_pass"
 """Name of a trial's user attribute, true when it failed for a reason that may be gone: `--resume` runs it again."""

@@ -10,6 +10,7 @@ from typing import Any
 from cluster.nodes import node_name
 from evaluation.evaluator import CompressionEvaluator
 from evaluation.safety import ROUNDING
+from evaluation.stage_metrics import SCALAR_FIELDS
 from pipeline.artifact import Artifact
 from pipeline.cache import Store
 from pipeline.stages import distil, prune, quantize
@@ -58,7 +59,7 @@ def run_trial(bench: Workbench, params: Mapping[str, Any], report: Report) -> li
         settings.update(applied)
         if model.key == parent.key:
             return True
-        rows.append(measure(evaluator, stage, model, settings) | {"study": config.study})
+        rows.append(measure(evaluator, stage, model, settings, bench.waits) | {"study": config.study})
         report(stage, rows[-1])
         return stage != "after_kd" or not far_from_safe(rows[-1], config)
 
@@ -88,9 +89,15 @@ def reference_rows(bench: Workbench, report: Report) -> Iterator[Row]:
     yield measure(evaluator, "classical", bench.classical(), {}) | {"study": bench.config.study}
 
 
-def measure(evaluator: CompressionEvaluator, stage: str, model: Artifact, settings: Mapping[str, Any]) -> Row:
-    """The row of `trials.parquet` for one model, but for study and trial."""
-    metrics = evaluator.evaluate_model(model, stage)
+def measure(
+    evaluator: CompressionEvaluator, stage: str, model: Artifact, settings: Mapping[str, Any], wait: bool = True
+) -> Row:
+    """The row of `trials.parquet` for one model, but for study and trial.
+
+    Without `wait` it also tells the `TIMING` of its speed, and lacks the speed while another process measures that.
+    """
+    speed = evaluator.speed(model, wait=wait)
+    metrics = evaluator.evaluate_model(model, stage, speed)
     safety = evaluator.safety(model, "validation").to_flat_dict()
     del safety["safe_for_deployment"]
     return {
@@ -105,7 +112,7 @@ def measure(evaluator: CompressionEvaluator, stage: str, model: Artifact, settin
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **settings,
         **metrics.to_flat_dict(),
-        **evaluator.measured_on(model),
+        **{name: value for name, value in speed.items() if name not in SCALAR_FIELDS},
         **evaluator.scores(
             metrics.f1_macro, metrics.critical_f1, metrics.size_compression_ratio, metrics.speedup_factor
         ),

@@ -27,6 +27,8 @@ class Workbench:
     teacher_threads: int | None = None
     """Threads that the study's teacher was trained with. Sums depend on them: a teacher that has to be built again,
     as it was damaged, shall be the same to the bit. None leaves them as they are."""
+    waits: bool = True
+    """For a speed that another trial measures; without, the rows of the trial may lack it, see `search.timings`."""
 
     @classmethod
     def open(cls, config: StudyConfig, data_key: str, kind: Callable[..., Store] = Store) -> Workbench:

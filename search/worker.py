@@ -19,19 +19,21 @@ from pipeline.cache import Store
 from search.config import StudyConfig
 from search.faults import error_text, may_pass, pause_seconds
 from search.sections import ResourcesConfig
-from search.study_keys import CURVES, ERROR, MAY_PASS, ROWS, ROWS_SO_FAR
+from search.study_keys import CURVES, ERROR, MAY_PASS, ROWS, ROWS_SO_FAR, WAITS
 from search.trial import Curve, Row, curves, objectives, reference_rows, run_trial
 from search.workbench import Workbench
 
 TrialFunction = Callable[[Workbench, Mapping[str, Any], Callable[[str, Row | None], None]], list[Row]]
 
 
-def bench(config: StudyConfig, data_key: str, threads: int, teacher_threads: int | None = None) -> Workbench:
+def bench(
+    config: StudyConfig, data_key: str, threads: int, teacher_threads: int | None = None, waits: bool = True
+) -> Workbench:
     """The study's workbench on this worker, which from now on computes with `threads` threads."""
     import torch
 
     torch.set_num_threads(threads)
-    return replace(_open(config.model_dump_json(), data_key), teacher_threads=teacher_threads)
+    return replace(_open(config.model_dump_json(), data_key), teacher_threads=teacher_threads, waits=waits)
 
 
 @lru_cache(maxsize=1)
@@ -46,7 +48,12 @@ class ClockedStore(Store):
         super().__init__(root, waiting=lambda stage: CLOCK.stop(), **others)
 
     def add(
-        self, stage: str, key: str, build: Callable[[Path], Notes], facts: dict[str, Any] | None = None
+        self,
+        stage: str,
+        key: str,
+        build: Callable[[Path], Notes],
+        facts: dict[str, Any] | None = None,
+        wait: bool = True,
     ) -> Artifact:
         """See `Store`."""
 
@@ -55,7 +62,7 @@ class ClockedStore(Store):
             return build(folder)
 
         try:
-            return super().add(stage, key, timed, facts)
+            return super().add(stage, key, timed, facts, wait)
         finally:
             CLOCK.start()
 
@@ -101,8 +108,9 @@ def run_in_tune(
 ) -> None:
     """Tune's trainable: run one trial and report every stage as it begins and every model as it is measured.
 
-    The last report has all rows, and the training curves of their models. What the trial raises is reported with the
-    rows so far, and raised again, after a pause, if another attempt may succeed: Tune runs a trial again that raises.
+    The last report has all rows, and the training curves of their models; a model lacks its speed while another of its
+    shape is timed in another trial (`search/timings.py`). What the trial raises is reported with the rows so far, and
+    raised again, after a pause, if another attempt may succeed: Tune runs a trial again that raises.
     """
     rows: list[Row] = []
     at_stage = "its start"
@@ -118,7 +126,7 @@ def run_in_tune(
         CLOCK.start()
 
     try:
-        here = bench(config, data_key, trial_threads(config), teacher_threads)
+        here = bench(config, data_key, trial_threads(config), teacher_threads, suggested.get(WAITS, True))
         with CLOCK.limited(limits.stage_minutes), memory_limit(limits.memory_gb_per_trial):
             finished = trial(here, suggested["params"], report)
         trained = curves(here.store, finished)

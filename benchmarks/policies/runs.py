@@ -26,7 +26,7 @@ from search.every_chain import every_chain
 from search.outcome_tables import RecordedTable, SyntheticTable
 from search.sampler import study_sampler
 from search.searcher import ParetoSearcher
-from search.simulate import Cluster, History, Simulation, Table
+from search.simulate import Cluster, History, Simulation, Table, shape_in
 from search.study_file import load_study
 from search.study_keys import REFERENCES
 from search.tally import losses_of
@@ -63,17 +63,21 @@ def bounds(place: Path, costs: Mapping[str, float], seed: int) -> tuple[float, f
     """Of the world that a seed is searched in: hypervolume of all its chains, and the seconds to 95 % of it at best.
 
     A search that knew everything before would have it then, with a worker for each chain; N workers of which none is
-    idle so cost N times as much or more, whatever the policy. A policy that leaves workers idle can cost less.
+    idle so cost N times as much or more, whatever the policy. A policy that leaves workers idle can cost less. A model
+    is there when its shape is timed, which the first one of a shape is for all.
     """
     config, table = world(place, seed, "random", 1)
-    soonest: dict[str, tuple[float, Any]] = {}
+    built: dict[str, tuple[float, Any]] = {}
+    timed: dict[str, float] = {}
     for params in every_chain(config):
         seconds = costs["trial_seconds"]
         for row in filter(None, (table.row(stage, params) for stage in STAGES)):
             seconds += row["stage_seconds"] + costs["measure_seconds"]
-            soonest[row["model_key"]] = seconds, row
+            built[row["model_key"]] = seconds, row
+            timed[shape_in(row)] = min(timed.get(shape_in(row), math.inf), seconds + costs["timing_seconds"])
     curve = Curve(table.teacher())
-    curve.follow(sorted(soonest.values(), key=itemgetter(0)))
+    soonest = ((max(seconds, timed[shape_in(row)]), row) for seconds, row in built.values())
+    curve.follow(sorted(soonest, key=itemgetter(0)))
     return curve.volumes[-1], curve.reached(SHARE * curve.volumes[-1])
 
 

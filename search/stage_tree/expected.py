@@ -14,8 +14,8 @@ import numpy as np
 
 from search.compatibility import teacher_shape
 from search.config import STAGES, StudyConfig
+from search.stage_tree.beliefs import OVERHEAD_SECONDS
 from search.stage_tree.effects import FloatArray
-from search.stage_tree.tree import OVERHEAD_SECONDS
 
 LAYER_PARAMETERS = 12
 """Of a transformer layer, in squares of its width."""

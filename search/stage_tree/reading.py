@@ -10,12 +10,33 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 
 from search.config import STAGES, StudyConfig
+from search.stage_tree.beliefs import StageOutcome
 from search.stage_tree.chains import Chain, plain
 from search.stage_tree.effects import FloatArray
 from search.stage_tree.expected import Expected
-from search.stage_tree.tree import NOTHING, StageOutcome
+from search.stage_tree.shapes import Shapes
+from search.stage_tree.tree import NOTHING
 from search.study_keys import ERROR, REFERENCES, ROWS
+from search.timings import is_untimed
 from search.trial import ROW_STAGES, Row, constraints
+
+OF_TRAINING = {
+    "distil": (
+        "method teacher_logits alpha temperature hidden_weight attention_weight loss focal_gamma class_weights epochs "
+        "learning_rate schedule warmup_fraction batch_size ngram_epochs ngram_learning_rate ngram_dropout seed"
+    ),
+    "prune": "importance calibration_rows epochs learning_rate batch_size alpha temperature seed",
+    "quantize": "calibration calibration_rows epochs learning_rate batch_size alpha temperature seed",
+}
+"""Settings that leave a model's shape as it is, by stage."""
+TIMING_SECONDS, TIMING_OF_MEASURE = 3.0, 2.0
+"""To measure latency, throughput and memory of a shape takes so long, and so many times `measure.seconds` more."""
+
+
+def study_shapes(config: StudyConfig) -> Shapes:
+    """Shapes of models as a study builds and times them."""
+    names = [f"{stage}.{name}" for stage, settings in OF_TRAINING.items() for name in settings.split()]
+    return Shapes(names, TIMING_SECONDS + TIMING_OF_MEASURE * config.measure.seconds)
 
 
 class StudyOutcomes:
@@ -66,11 +87,15 @@ class StudyOutcomes:
         return outcomes
 
     def _outcome(self, row: Mapping[str, Any]) -> StageOutcome:
-        values = row.get("f1_macro"), row.get("model_size_mb"), row.get("speedup_factor")
+        timed = not is_untimed(row)
+        values = row.get("f1_macro"), row.get("model_size_mb"), row.get("speedup_factor") if timed else 1.0
         if any(value is None or not math.isfinite(value) for value in values):
             return StageOutcome(None)
         f1, size, speedup = (float(value) for value in values if value is not None)
-        losses = (-f1, math.log10(size), -math.log10(speedup))
+        losses = (-f1, math.log10(size), -math.log10(speedup) if timed else math.nan)
         return StageOutcome(
-            losses, max(constraints(row, self._config).values()), float(row.get("stage_seconds") or 0.0)
+            losses,
+            max(constraints(row, self._config).values()),
+            float(row.get("stage_seconds") or 0.0),
+            row.get("timed_model") or row["model_key"],
         )

@@ -26,8 +26,10 @@ from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import ThreadpoolController
 
 from search.independent import IndependentSampler
+from search.stage_tree.beliefs import StageOutcome
 from search.stage_tree.chains import Chain, Space, draw_chain, plain
-from search.stage_tree.tree import Expecting, StageOutcome, StageTree
+from search.stage_tree.shapes import Shapes
+from search.stage_tree.tree import Expecting, StageTree
 
 
 class Outcomes(Protocol):
@@ -37,7 +39,10 @@ class Outcomes(Protocol):
         """The model that every chain begins with; None while it is not known."""
 
     def of(self, trial: FrozenTrial, root: StageOutcome | None) -> Sequence[StageOutcome]:
-        """A finished trial's stages in their order: fewer if it was stopped, the last without losses if it failed."""
+        """A trial's stages in their order: fewer if it was stopped, the last without losses if it failed.
+
+        Latency is NaN where it is not known yet.
+        """
 
 
 CANDIDATES, FEWEST_CANDIDATES = 384, 8
@@ -62,6 +67,7 @@ class StageTreeSampler(IndependentSampler):
         startup_trials: int = 4,
         expected: Expecting | None = None,
         without: Mapping[str, Mapping[str, Any]] | None = None,
+        shapes: Shapes | None = None,
     ) -> None:
         """Take the define-by-run space, the stages in their order, and how a trial's outcomes are read.
 
@@ -73,12 +79,13 @@ class StageTreeSampler(IndependentSampler):
             startup_trials: chains drawn at random before the first prediction.
             expected: what is known of the stages beforehand; what is learnt is how they differ from it.
             without: by stage, the settings that leave it out; a chain can then be begun, and its rest decided later.
+            shapes: learns which models need not be timed; without it none is thought to take any time for that.
         """
         self._space, self._stages, self._outcomes = space, tuple(stages), outcomes
         self._seed, self._startup = seed, startup_trials
         self._generator = np.random.default_rng(seed)
         self._without = without or {}
-        self.tree = StageTree(self._stages, seed, expected)
+        self.tree = StageTree(self._stages, seed, expected, shapes)
         self._root: StageOutcome | None = None
         self._ended = 0
         self._planned: dict[int, Chain] = {}
@@ -111,6 +118,12 @@ class StageTreeSampler(IndependentSampler):
         self._take_up(study)  # a resumed search ends a trial of the earlier run before it begins one of its own
         self._learn(trial)
         self._planned.pop(trial.number, None)
+
+    def hear(self, trial: FrozenTrial) -> None:
+        """Learn from a trial that runs and has measured its models, but for a speed that another trial measures."""
+        chain = self._planned.get(trial.number)
+        if chain is not None:
+            self.tree.hear(chain, self._outcomes.of(trial, self._root))
 
     def _take_up(self, study: Study) -> None:
         """As soon as the root is known: it, and all that trials of an earlier run measured."""

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from search.stage_tree.beliefs import EFFECT_SCALES, Beliefs, StageOutcome
 from search.stage_tree.chains import Chain, Prefix
-from search.stage_tree.effects import PHYSICS, QUALITY, Effects, FloatArray
+from search.stage_tree.effects import FloatArray
 from search.stage_tree.gain import FrontGain
 from search.stage_tree.prospects import Prospects
-from search.stage_tree.surface import Surface
+from search.stage_tree.shapes import Shapes
 
-EFFECT_SCALES, LEFT_SCALES = (0.03, 0.4, 0.4, 0.05, 0.5), (0.03, 0.15, 0.15, 0.05, 0.2)
-"""A typical effect of one setting on the three losses, the excess over the safety limits, and log10 seconds: where
-nothing is expected of it, and what is left of it where something is."""
-QUALITIES, QUANTITIES = [0, 3], [1, 2, 4]
-"""Of `EFFECT_SCALES`: F1 and excess, which are learnt apart from size, latency and seconds."""
-FAILURE_SCALE = 0.3
 F1_BELOW, F1_ABOVE, ORDERS = 0.05, 0.05, 2.0
 """The box of the hypervolume: F1 from this much below the root to this much above, two orders in size and latency."""
 EXCESS_ABOVE = 0.05
-"""Beyond the safety limits by this much, a model is no more unsafe than by any more: that is not learnt."""
-OVERHEAD_SECONDS = 2.0
-"""Of each new model beside its stage: answering, measuring, reporting."""
+"""Beyond the safety limits by this much, a model is no more unsafe than by any more."""
 MOST_RUNNING = 128
 """Running trials whose models are predicted beside the candidates'."""
 
@@ -37,36 +29,21 @@ Expecting = Callable[[Chain], Mapping[str, FloatArray]]
 NOTHING = np.zeros(len(EFFECT_SCALES))
 
 
-@dataclass(frozen=True)
-class StageOutcome:
-    """What one stage of a trial brought."""
-
-    losses: tuple[float, float, float] | None
-    """-macro F1, log10 of size and of latency, in any fixed units; None if the stage failed."""
-    excess: float = 0.0
-    """Largest drop beyond its safety limit; the model is feasible at 0 or below."""
-    seconds: float | None = 0.0
-    """What the stage took, whoever ran it; None for a stage that was left out."""
-
-
-@dataclass(frozen=True)
-class _Node:
-    """A model that exists."""
-
-    losses: FloatArray
-    excess: float
-
-
 class StageTree:
     """Models that exist, by the settings that lead to them, and beliefs about those that do not."""
 
-    def __init__(self, stages: Sequence[str], seed: int, expected: Expecting | None = None) -> None:
+    def __init__(
+        self, stages: Sequence[str], seed: int, expected: Expecting | None = None, shapes: Shapes | None = None
+    ) -> None:
         self._stages, self._seed = tuple(stages), seed
+        self._shapes = shapes or Shapes()
         self._expected = expected or (lambda chain: dict.fromkeys(self._stages, NOTHING))
-        self._root: _Node | None = None
+        self._root: FloatArray | None = None
         self._gain: FrontGain | None = None
-        self._useless = np.full(4, np.inf)
-        self._nodes: dict[Prefix, _Node] = {}
+        self._nodes: dict[Prefix, FloatArray] = {}
+        """Losses and excess of models that exist, shape [4]."""
+        self._untimed: dict[Prefix, FloatArray] = {}
+        """Likewise, of those whose latency is not known yet."""
         self._open: list[Prefix] = []
         self._near_front: list[Prefix] = []
         self._building: Counter[Prefix] = Counter()
@@ -74,47 +51,54 @@ class StageTree:
         self._ended: set[Prefix] = set()
         self._dead: set[Prefix] = set()
         self._left_out: set[Prefix] = set()
-        scales = np.array(LEFT_SCALES if expected else EFFECT_SCALES)
-        self._qualities = {stage: Surface(scales[QUALITIES], QUALITY) for stage in stages}
-        self._quantities = {stage: Effects(scales[QUANTITIES], PHYSICS) for stage in stages}
-        self._failures = {stage: Effects((FAILURE_SCALE,)) for stage in stages}
+        self.beliefs = Beliefs(self._stages, expecting=expected is not None)
 
     def plant(self, root: StageOutcome) -> None:
         """The model that every chain begins with was measured."""
         if self._root is None and root.losses is not None:
             self._expected = lru_cache(maxsize=1 << 16)(self._expected)
-            self._root = _Node(np.array(root.losses), root.excess)
-            worst = self._root.losses + np.array([F1_BELOW, 0.0, 0.0])
-            self._useless = np.array([worst[0], np.inf, np.inf, EXCESS_ABOVE])
-            best = self._root.losses - np.array([F1_ABOVE, ORDERS, ORDERS])
+            self._root = np.append(root.losses, root.excess)
+            worst = self._root[:3] + np.array([F1_BELOW, 0.0, 0.0])
+            best = self._root[:3] - np.array([F1_ABOVE, ORDERS, ORDERS])
+            self.beliefs.useless = np.array([worst[0], np.inf, np.inf, EXCESS_ABOVE])
             self._gain = FrontGain(worst, best, self._seed)
 
     def begin(self, number: int, chain: Chain) -> None:
         """A trial starts: what it will build is taken."""
         self._begun[number] = chain
         self._building.update(chain.prefixes)
+        self._shapes.begin(chain.prefixes)
+
+    def hear(self, chain: Chain, outcomes: Sequence[StageOutcome]) -> None:
+        """A trial has built its models; it ends when the latency of all of them is known. Outcomes as in `end`."""
+        self._ended.add(chain.prefixes[-1])
+        if outcomes and len(outcomes) < len(self._stages) and outcomes[-1].losses is not None:
+            self._dead.add(chain.prefixes[len(outcomes) - 1])
+        parent, expected = self._root, self._expected(chain)
+        for stage, prefix, outcome in zip(self._stages, chain.prefixes, outcomes, strict=False):
+            known, heard = self._nodes.get(prefix), prefix in self._untimed
+            if outcome.seconds is None:
+                self._left_out.add(chain.own(stage))
+            elif known is None:
+                self.beliefs.learn(stage, chain, parent, outcome, expected[stage], quality=not heard)
+            if outcome.losses is None:
+                return
+            if known is None:
+                known = np.append(outcome.losses, outcome.excess)
+                if not heard and prefix not in self._ended and prefix not in self._dead:
+                    self._open.append(prefix)
+                self._grow(prefix, known)
+                if outcome.seconds is not None and np.isfinite(known).all():
+                    self._shapes.add(stage, prefix, outcome.shape, known[1:3])
+            parent = known
 
     def end(self, number: int, chain: Chain, outcomes: Sequence[StageOutcome]) -> None:
         """A trial ended; outcomes in the order of the stages, fewer if it was stopped or failed."""
         begun = self._begun.pop(number, None)
         if begun is not None:
             self._building.subtract(begun.prefixes)
-        self._ended.add(chain.prefixes[-1])
-        if outcomes and len(outcomes) < len(self._stages) and outcomes[-1].losses is not None:
-            self._dead.add(chain.prefixes[len(outcomes) - 1])
-        parent, expected = self._root, self._expected(chain)
-        for stage, prefix, outcome in zip(self._stages, chain.prefixes, outcomes, strict=False):
-            known = self._nodes.get(prefix)
-            if outcome.seconds is None:
-                self._left_out.add(chain.own(stage))
-            elif known is None:
-                self._learn(stage, chain, parent, outcome, expected[stage])
-            if outcome.losses is None:
-                return
-            if known is None:
-                known = self._nodes[prefix] = _Node(np.array(outcome.losses), outcome.excess)
-                self._grow(prefix, known)
-            parent = known
+            self._shapes.end(begun.prefixes)
+        self.hear(chain, outcomes)
 
     def is_taken(self, chain: Chain) -> bool:
         """Whether a trial has run this chain, is at it, or was stopped on its way."""
@@ -125,12 +109,15 @@ class StageTree:
         """Whether it is not taken, and no trial builds what it lacks."""
         if self.is_taken(chain):
             return False
-        missing = next((prefix for prefix in chain.prefixes if prefix not in self._nodes), None)
+        missing = next((prefix for prefix in chain.prefixes if not self._exists(prefix)), None)
         return missing is None or self._building[missing] == 0
+
+    def _exists(self, prefix: Prefix) -> bool:
+        return prefix in self._nodes or prefix in self._untimed
 
     def first_missing(self, chain: Chain) -> int:
         """Index of the first stage whose model does not exist; of the last one if all do."""
-        missing = (index for index, prefix in enumerate(chain.prefixes) if prefix not in self._nodes)
+        missing = (index for index, prefix in enumerate(chain.prefixes) if not self._exists(prefix))
         return next(missing, len(self._stages) - 1)
 
     def random_prefix(self, generator: np.random.Generator, near_front: bool) -> dict[str, Any]:
@@ -172,7 +159,7 @@ class StageTree:
 
     def _predict(
         self,
-        root: _Node,
+        root: FloatArray,
         chains: Sequence[Chain],
         luck: Sequence[bool],
         generator: np.random.Generator,
@@ -183,49 +170,57 @@ class StageTree:
         """
         shape = (beliefs, len(chains), len(self._stages))
         losses, seconds, works = np.full((*shape, 3), np.inf), np.zeros(shape), np.ones(shape)
-        values = np.tile(np.append(root.losses, root.excess), (beliefs, len(chains), 1))
+        values = np.tile(root, (beliefs, len(chains), 1))
         expected = [self._expected(chain) for chain in chains]
         for index, stage in enumerate(self._stages):
             new = []
             for row, chain in enumerate(chains):
                 node = self._nodes.get(chain.prefixes[index])
                 if node is not None:
-                    values[:, row] = np.append(node.losses, node.excess)
+                    values[:, row] = node
                 elif chain.own(stage) not in self._left_out:
                     new.append(row)
             if not new:
                 continue
-            features = [chains[row].features(stage) for row in new]
-            effect = np.tile([expected[row][stage] for row in new], (beliefs, 1, 1))
-            lucky = [luck[row] for row in new]
-            places = [chains[row].places(stage) for row in new]
-            effect[..., QUALITIES] += self._qualities[stage].sample(features, places, generator, beliefs, lucky)
-            effect[..., QUANTITIES] += self._quantities[stage].sample(features, generator, beliefs)
-            failing = self._failures[stage].sample(features, generator, beliefs)[..., 0]
-            values[:, new] += effect[..., :4]
+            its_chains, its_luck = [chains[row] for row in new], [luck[row] for row in new]
+            its_expected = [expected[row][stage] for row in new]
+            change, works[:, new, index] = self.beliefs.sample(
+                stage, its_chains, its_luck, its_expected, generator, beliefs
+            )
+            values[:, new] += change[..., :4]
+            timing = self._known_figures(stage, new, [chain.prefixes[index] for chain in its_chains], values)
+            seconds[:, new, index] = 10.0 ** np.clip(change[..., 4], -1.0, 5.0) + timing
             losses[:, new, index] = np.where(values[:, new, 3:] <= 0.0, values[:, new, :3], np.inf)
-            seconds[:, new, index] = 10.0 ** np.clip(effect[..., 4], -1.0, 5.0)
-            works[:, new, index] = np.where(failing > 0.5, 0.0, 1.0 - np.clip(failing, 0.0, 1.0))
+            built = [row for row in new if chains[row].prefixes[index] in self._untimed]
+            seconds[:, built, index], works[:, built, index] = 0.0, 1.0
+            losses[:, [row for row in built if luck[row]], index] = np.inf  # it is the gain of the trial that built it
         return losses, seconds, works.prod(axis=-1)
 
-    def _learn(
-        self, stage: str, chain: Chain, parent: _Node | None, outcome: StageOutcome, expected: FloatArray
-    ) -> None:
-        features = chain.features(stage)
-        self._failures[stage].add(features, [float(outcome.losses is None)])
-        if outcome.losses is None or parent is None:
-            return
-        seconds = np.log10((outcome.seconds or 0.0) + OVERHEAD_SECONDS)
-        before, after = np.append(parent.losses, parent.excess), np.append(outcome.losses, outcome.excess)
-        change = np.minimum(after, self._useless) - np.minimum(before, self._useless)
-        measured = np.append(change, seconds) - expected
-        self._qualities[stage].add(features, chain.places(stage), measured[QUALITIES])
-        self._quantities[stage].add(features, measured[QUANTITIES])
+    def _known_figures(
+        self, stage: str, rows: Sequence[int], prefixes: Sequence[Prefix], values: FloatArray
+    ) -> list[float]:
+        """Put what is known of models that are not measured in place of beliefs; the seconds to time each of them.
 
-    def _grow(self, prefix: Prefix, node: _Node) -> None:
-        """A new model: chains may go on below it, and the front may grow."""
-        if prefix not in self._ended and prefix not in self._dead:
-            self._open.append(prefix)
-        if node.excess <= 0.0 and self._gain is not None and self._gain.add(node.losses):
+        Args:
+            stage: that builds the models.
+            rows: of `values`, one for each model.
+            prefixes: of the models.
+            values: losses and excess, shape [beliefs, rows, 4].
+        """
+        for row, prefix in zip(rows, prefixes, strict=True):
+            if (figures := self._shapes.figures(stage, prefix)) is not None:
+                values[:, row, 1:3] = figures
+            if (untimed := self._untimed.get(prefix)) is not None:
+                values[:, row, [0, 1, 3]] = untimed[[0, 1, 3]]
+        return [self._shapes.seconds(stage, prefix) for prefix in prefixes]
+
+    def _grow(self, prefix: Prefix, node: FloatArray) -> None:
+        """A new model, or one whose latency is known now: the front may grow."""
+        if np.isnan(node[2]):
+            self._untimed[prefix] = node
+            return
+        self._untimed.pop(prefix, None)
+        self._nodes[prefix] = node
+        if node[3] <= 0.0 and self._gain is not None and self._gain.add(node[:3]):
             self._near_front.append(prefix)
             del self._near_front[:-64]

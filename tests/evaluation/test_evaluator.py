@@ -5,14 +5,16 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, hamming_loss, recall_score, roc_auc_score
 
 from evaluation.environment import machine
 from evaluation.evaluator import CompressionEvaluator
 from evaluation.measuring import LatencyConfig, measure_speed
-from evaluation.records import read_records, write_records
+from evaluation.records import SPEED, read_records, write_records
 from evaluation.safety import SafetyLimits
-from evaluation.stage_metrics import CompressionStageMetrics
+from evaluation.shape import TIMING, shape_of
+from evaluation.stage_metrics import SCALAR_FIELDS, CompressionStageMetrics
 from pipeline.cache import artifact_key
 from pipeline.config import PruneConfig
 from pipeline.runtime import EagerClassifier, load_classifier
@@ -200,8 +202,22 @@ def test_of_models_of_one_shape_one_is_timed_in_the_search_and_each_in_the_quiet
     assert quiet["timed_model"] == alike.key and quiet["latency_mean_ms"] != known["latency_mean_ms"]
 
 
+def test_who_does_not_wait_is_told_which_timing_it_lacks(evaluator, tiny_store, tiny_data, tiny_teacher, tiny_pruned):
+    evaluator = dataclasses.replace(evaluator, latency=LatencyConfig(seconds=0.11, requests=20))  # not timed so far
+    protocol = evaluator.latency.model_copy(update={"machine": machine(1), "session": "search"})
+    key = artifact_key(measure_speed, protocol, [shape_of(tiny_pruned.path), tiny_teacher.key], tiny_data.key)
+    with FileLock(tiny_store.root / ".locks" / f"{key}.lock"):  # as the process has that times another of the shape
+        lacking = evaluator.speed(tiny_pruned, wait=False)
+        assert lacking == {TIMING: key}
+        metrics = evaluator.evaluate_model(tiny_pruned, "after_pruning", lacking)
+        assert metrics.speedup_factor is None and metrics.latency_mean_ms is None and metrics.f1_macro is not None
+    timed = evaluator.speed(tiny_pruned, wait=False)
+    assert set(timed) == {*SPEED, TIMING} and timed[TIMING] == key
+    assert evaluator.speed(tiny_pruned) == {name: timed[name] for name in SPEED}
+
+
 def test_figures_are_bound_to_the_machine(measured, evaluator, tiny_int8, tmp_path):
-    about = evaluator.measured_on(tiny_int8)
+    about = {name: value for name, value in evaluator.speed(tiny_int8).items() if name not in SCALAR_FIELDS}
     assert about.keys() == {"machine", "timed_model", "rounds_repeated", "waited_percent"}
     assert about["machine"] == machine(1) and 0 <= about["waited_percent"] < 100
     assert isinstance(about["rounds_repeated"], int) and about["rounds_repeated"] >= 0

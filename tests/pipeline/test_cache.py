@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifact import Artifact, Stage
-from pipeline.cache import MANIFEST, DamagedArtifact, Store, artifact_key
+from pipeline.cache import MANIFEST, BeingBuilt, DamagedArtifact, Store, artifact_key
 from pipeline.config import ClassicalConfig, DistilConfig, PruneConfig, QuantizeConfig, TeacherConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -292,6 +292,18 @@ def test_workers_that_ask_for_one_key_build_it_once(tmp_path):
     assert sorted(answers) == sorted([["False", builder], ["True", builder], ["True", builder]])
     waiting = {path.name: path.read_text() for path in tmp_path.glob("waiting-*")}
     assert waiting == {f"waiting-worker{i}": "toy" for i in range(3) if f"worker{i}" != builder}
+
+
+def test_who_does_not_want_to_wait_is_told_that_another_process_builds(tmp_path):
+    process = hanging_builder(tmp_path)
+    try:
+        with pytest.raises(BeingBuilt, match=f"toy {KEY[:12]} is being built") as told:
+            Store(tmp_path).add("toy", KEY, Counted(), wait=False)
+        assert (told.value.stage, told.value.key) == ("toy", KEY)
+    finally:
+        kill(process)
+    assert not Store(tmp_path).add("toy", KEY, Counted(), wait=False).cache_hit, "nobody builds it now"
+    assert Store(tmp_path).add("toy", KEY, Counted(), wait=False).cache_hit
 
 
 def test_a_worker_that_waits_takes_over_when_the_builder_dies(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.artifact import Artifact, Stage
-from pipeline.cache import MANIFEST, Store
+from pipeline.cache import MANIFEST, BeingBuilt, Store
 from pipeline.config import ClassicalConfig
 from pipeline.lease import FOLDER as LEASES
 from pipeline.remote import Remote, RemoteRefused, RemoteUnreachable
@@ -221,6 +221,16 @@ def test_nodes_that_ask_for_one_key_build_it_once(url, tmp_path):
     said = [worker.communicate(timeout=60)[0].split() for worker in workers]
     (builder,) = (words[-1] for words in said if "building" in words)
     assert sorted(words[-2:] for words in said) == sorted([["False", builder], ["True", builder], ["True", builder]])
+
+
+def test_who_does_not_want_to_wait_is_told_that_another_node_builds(url, node, tmp_path):
+    builder = process(url, tmp_path / "a", "builder", 3.0)
+    assert builder.stdout.readline() == "building\n"
+    with pytest.raises(BeingBuilt):
+        node("b").add("toy", KEY, Counted(), wait=False)
+    assert builder.communicate(timeout=60)[0].split() == ["done", "False", "builder"]
+    assert node("b").add("toy", KEY, Counted(), wait=False).cache_hit
+    assert Remote(url).list(LEASES) == {}
 
 
 def test_another_node_takes_over_from_a_builder_that_is_killed(url, tmp_path):

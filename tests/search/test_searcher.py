@@ -15,7 +15,8 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from evaluation.records import RUN_DEPENDENT, read_records, write_records
+from evaluation.records import RUN_DEPENDENT, SPEED, read_records, write_records
+from evaluation.shape import TIMING
 from search.config import StudyConfig
 from search.optuna_study import collected_rows, open_study
 from search.sampler import study_sampler
@@ -68,6 +69,10 @@ def row(key: str, **changes: Any) -> Row:
     measured: Row = {"study": "s", "stage": "after_kd", "model_key": key, "status": "ok", "error": None}
     measured |= {"f1_macro": 0.8, "model_size_mb": 2.0, "speedup_factor": 4.0, "safety_verdict": "safe"}
     return measured | {f"{name}{end}": 0.0 for name in FEASIBLE for end in ("", "_upper")} | changes
+
+
+def with_sampler(config: StudyConfig, sampler: str) -> StudyConfig:
+    return config.model_copy(update={"search": config.search.model_copy(update={"sampler": sampler})})
 
 
 def states(config: StudyConfig) -> dict[int, str]:
@@ -202,7 +207,7 @@ def test_trials_are_counted_down_to_the_end(
 def test_what_a_killed_run_left_is_taken_up(
     sampler: str, config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
 ) -> None:
-    config = config.model_copy(update={"search": config.search.model_copy(update={"sampler": sampler})})
+    config = with_sampler(config, sampler)
     killed = opened(config)
     before = [killed.suggest(f"t{number}") for number in range(4)]
     killed.on_trial_complete("t1", {"rows": [row("k1")]})
@@ -274,6 +279,129 @@ def test_only_what_failed_for_a_passing_reason_is_run_again_by_a_resumed_study(
         numbers = {one["model_key"]: one["trial"] for one in collected_rows(study) if one.get("model_key")}
         assert numbers == {"k0": 0, "k1": 1, "k2": 2, "more": 2, "k5": 5}
     assert opened(config).remaining == 0
+
+
+SPEEDS: Row = dict.fromkeys(SPEED, 4.0) | {"machine": "here"}
+
+
+def timed(key: str, timing: str) -> Row:
+    """As a worker reports a model whose shape it timed itself."""
+    return row(key, size_compression_ratio=5.0, **{TIMING: timing, **SPEEDS, "timed_model": key})
+
+
+def untimed(key: str, timing: str) -> Row:
+    """As a worker reports a model of a shape that another one times."""
+    return row(key, size_compression_ratio=5.0, speedup_factor=None, tradeoff_score=None, **{TIMING: timing})
+
+
+def test_a_trial_ends_when_the_speed_that_another_measures_is_told(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    searcher = opened(config)
+    searcher.study.set_user_attr(REFERENCES, [row("teacher", stage="baseline")])
+    searcher = opened(config)
+    for number in range(3):
+        searcher.suggest(f"t{number}")
+    searcher.on_trial_complete("t1", {"rows": [untimed("second", "shape")]})
+    assert states(config)[1] == "RUNNING" and searcher.ended == 0
+    searcher.on_trial_result("t0", {"rows_so_far": [untimed("first", "other")]})
+    assert states(config)[1] == "RUNNING"
+    searcher.on_trial_result("t0", {"rows_so_far": [timed("first", "shape")]})
+    assert states(config) == {0: "RUNNING", 1: "COMPLETE", 2: "RUNNING"} and searcher.ended == 1
+    trial = searcher.study.trials[1]
+    assert trial.values == [0.8, 2.0, 0.25]
+    [told] = trial.user_attrs["rows"]
+    assert {name: told[name] for name in SPEED} == SPEEDS | {"timed_model": "first"} and TIMING not in told
+    assert told["tradeoff_score"] == pytest.approx(0.5 + 0.3 * 0.5 + 0.2 * 0.8)
+    searcher.on_trial_complete("t2", {"rows": [untimed("third", "shape")]})
+    searcher.on_trial_complete("t0", {"rows": [timed("first", "shape")]})
+    assert states(config) == dict.fromkeys(range(3), "COMPLETE")
+    assert all(TIMING not in one for one in collected_rows(searcher.study))
+
+
+def test_a_trial_whose_speed_nobody_measures_any_more_is_run_again_and_waits(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    searcher = opened(with_sampler(config, "stage_tree"))
+    before = [searcher.suggest(f"t{number}") for number in range(2)]
+    searcher.on_trial_complete("t1", {"rows": [untimed("second", "shape")]})
+    later = searcher.suggest("t2")
+    assert isinstance(later, dict) and later["number"] == 2 and not later["waits"], "t0 may time it yet"
+    searcher.on_trial_complete("t0", {"rows": [], "error": "ValueError: torn"})
+    again = searcher.suggest("t3")
+    assert isinstance(before[1], dict) and again == before[1] | {"waits": True}
+    assert states(config) == {0: "FAIL", 1: "RUNNING", 2: "RUNNING"}
+    searcher.on_trial_complete("t3", {"rows": [row("second")]})
+    assert states(config)[1] == "COMPLETE" and searcher.ended == 2
+
+
+def test_at_the_end_of_a_search_no_trial_is_left_waiting_for_a_speed(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    """It has failed for a reason that may be gone: a resumed study runs it again."""
+    searcher = opened(config)
+    searcher.suggest("t0")
+    searcher.on_trial_complete("t0", {"rows": [row("student"), untimed("sparse", "shape")]})
+    searcher.close()
+    assert states(config) == {0: "FAIL"} and searcher.study.best_trials == []
+    *measured, failed = collected_rows(searcher.study)
+    assert [one["model_key"] for one in measured] == ["student"], "a model without its speed is not measured"
+    assert failed["error"].startswith("its speed was to be measured") and "--resume" in failed["error"]
+    resumed = opened(config)
+    again = resumed.suggest("again")
+    assert isinstance(again, dict) and again["number"] == 0
+    resumed.on_trial_complete("again", {"rows": [row("student"), row("sparse")]})
+    assert states(config) == {0: "COMPLETE"}
+
+
+def test_trials_that_wait_for_a_speed_are_kept_when_tunes_loop_breaks_down_or_the_driver_is_killed(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    searcher = opened(config)
+    before = [searcher.suggest(f"t{number}") for number in range(2)]
+    searcher.on_trial_complete("t1", {"rows": [untimed("second", "shape")]})
+    assert opened(config).suggest("killed") == before[0]
+    assert searcher.take_back("pid=1") and searcher.remaining == 6
+    assert [searcher.suggest("t2"), searcher.suggest("t3")] == [
+        one | {"attempt": attempt} for one, attempt in zip(before, (2, 1), strict=True) if isinstance(one, dict)
+    ]
+
+
+def test_a_trial_that_fails_keeps_only_models_whose_speed_is_known(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    searcher = opened(config)
+    for number in range(2):
+        searcher.suggest(f"t{number}")
+    searcher.on_trial_result("t0", {"rows_so_far": [timed("first", "shape")]})
+    rows = [untimed("second", "shape"), untimed("third", "other")]
+    searcher.on_trial_complete("t1", {"rows": rows, "error": "ValueError: torn"})
+    [known, failed] = collected_rows(searcher.study)
+    assert (known["model_key"], known["speedup_factor"]) == ("second", 4.0)
+    assert failed["status"] == "failed"
+
+
+@pytest.mark.parametrize(("sampler", "waits"), [("stage_tree", False), ("tpe", True), ("nsgaii", True)])
+def test_workers_wait_for_speeds_where_the_sampler_learns_from_ended_trials_alone(
+    sampler: str, waits: bool, config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    suggested = opened(with_sampler(config, sampler)).suggest("t0")
+    assert isinstance(suggested, dict) and suggested["waits"] is waits
+
+
+def test_the_stage_tree_learns_at_once_from_a_trial_that_waits_for_a_speed(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    searcher = opened(with_sampler(config, "stage_tree"))
+    searcher.study.set_user_attr(REFERENCES, [row("teacher", stage="baseline")])
+    searcher.study.enqueue_trial({"distil.method": "logit", "distil.alpha": 0.5, "prune.method": "none"})
+    searcher.suggest("t0")
+    sampler: Any = searcher.study.sampler
+    [chain] = sampler._planned.values()
+    assert sampler.tree.first_missing(chain) == 0
+    searcher.on_trial_complete("t0", {"rows": [untimed("student", "shape")]})
+    assert sampler.tree.first_missing(chain) > 0, "others may go on from its student"
+    assert states(config) == {0: "RUNNING"}
 
 
 def tune_trial(number: int, error_file: Path | None = None) -> Any:

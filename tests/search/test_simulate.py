@@ -100,11 +100,30 @@ def test_of_models_of_one_shape_the_first_is_timed_and_without_reuse_each() -> N
     assert seconds(reuse=False) == 100 + 101 + 111 + 100 + 7 * (1.0 + 5.0)
 
 
-def test_a_model_waits_for_another_of_its_shape_to_be_timed() -> None:
+BELOW_THE_SECOND = POINTS[3] | {"quantize.method": "fp16"}
+
+
+@pytest.mark.parametrize(("sampler", "goes_on"), [("random", 106.0), ("stage_tree", 101.0)])
+def test_a_model_is_measured_when_another_of_its_shape_is_timed(sampler: str, goes_on: float) -> None:
+    """Its worker waits for that, unless the sampler can do without."""
     cluster = Cluster(workers=2, measure_seconds=1.0, timing_seconds=5.0)
-    history, _ = simulated(config(2, points=[POINTS[0], POINTS[3]]), OneShapeAStage(), cluster)
-    assert [time for time, _ in history.models] == [106.0, 106.0]
-    assert history.busy_seconds == 106.0 + 101.0
+    points = [POINTS[0], POINTS[3], BELOW_THE_SECOND]
+    history, study = simulated(config(3, sampler, points), OneShapeAStage(), cluster)
+    assert [time for time, _ in history.models] == [106.0, 106.0, goes_on + 7.0]
+    assert history.last_start == goes_on and history.busy_seconds == 106.0 + 101.0 + 2.0 + 5.0
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+    assert [row["speedup_factor"] for row in study.trials[1].user_attrs[ROWS]] == [2.0]
+
+
+@pytest.mark.parametrize(("sampler", "trials"), [("random", 2), ("stage_tree", 3)])
+def test_a_shape_is_timed_anew_when_the_worker_that_timed_it_dies(sampler: str, trials: int) -> None:
+    """By the one that waits; else the trial that lacks its speed is run again, finds its model, and times it."""
+    cluster = Cluster(workers=2, measure_seconds=1.0, timing_seconds=60.0, deaths_per_hour=20.0, seed=68)
+    history, study = simulated(config(2, sampler, [POINTS[0], POINTS[3]]), OneShapeAStage(), cluster)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+    assert [row["speedup_factor"] for row in study.trials[1].user_attrs[ROWS]] == [2.0]
+    assert history.trials == trials
+    assert len(history.models) == 2, "that of the worker that died is timed with it"
 
 
 def test_a_search_that_has_enough_ends() -> None:

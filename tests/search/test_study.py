@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from evaluation.records import FIXED, RUN_DEPENDENT, read_records
-from pipeline.cache import Store
+from pipeline.cache import MANIFEST, Store
 
 pytestmark = pytest.mark.e2e
 
@@ -157,6 +162,64 @@ def test_the_files_grow_while_ray_runs_the_trials(tmp_path: Path) -> None:
     assert len({count for _, count in seen}) >= 3
     assert read_records(config.folder / "trials.parquet")["trial"].dropna().tolist() == list(range(12))
     assert not (config.folder / "study.db-wal").exists()
+
+
+def test_a_trial_without_its_speed_is_run_again_if_no_other_measures_it(smoke_runs: Any, tmp_path: Path) -> None:
+    """Another study does, which holds the lock of the timing until the trial waits for it; then both trials are run."""
+    from cluster.session import session
+    from search.optuna_study import opened
+    from search.sampler import study_sampler
+    from search.start import checked, claim_folder, with_absolute_paths
+    from search.study import StudyRun
+    from search.study_keys import REFERENCES
+
+    known = optuna.load_study(study_name="smoke", storage=f"sqlite:///{smoke_runs.first.folder / 'study.db'}")
+    trial, student = next(
+        (trial, row)
+        for trial in known.get_trials()
+        for row in trial.user_attrs["rows"]
+        if row["stage"] == "after_kd" and row["timed_model"] == row["model_key"]
+    )
+    point = {name.partition("[")[0]: value for name, value in trial.params.items()}
+    store = Store(shutil.copytree(smoke_runs.first.config.store_root, tmp_path / "store"))
+    [timing] = [
+        file.parent
+        for file in (store.root / "latency").glob(f"*/{MANIFEST}")
+        if (told := json.loads(file.read_text("utf-8")))["parents"][0] == student["model_key"]
+        and told["config"]["session"] == "search"
+    ]
+    shutil.rmtree(timing)
+
+    places = [f"results_dir={tmp_path}", f"storage={store.root}", "tracking.uri=none", "resources.max_concurrent=1"]
+    points = f"search.points={json.dumps([point])}"
+    settings = [*smoke_runs.overrides, *places, points, "search.sampler=stage_tree", "search.trials=2"]
+    config, data = checked(SMOKE, settings, resume=False)
+    config = with_absolute_paths(config)
+    claim_folder(config, resume=False)
+    log, held = config.folder / "logs" / "trial_0000.log", threading.Event()
+
+    def times() -> None:
+        with FileLock(store.root / ".locks" / f"{timing.name}.lock"):
+            held.set()
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline and not (log.is_file() and "attempt 2 begins" in log.read_text("utf-8")):
+                time.sleep(0.05)
+
+    other = threading.Thread(target=times)
+    other.start()
+    assert held.wait(30)
+    with session("local") as up, opened(config, study_sampler(config)) as study:
+        study.set_user_attr(REFERENCES, known.user_attrs[REFERENCES])
+        run = StudyRun(config, data, int(up.cpus), Console(file=io.StringIO()))
+        assert run.search(study, data.add_to(store).key, lambda trial: None) is None
+        trials = study.get_trials()
+    other.join()
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
+    again = next(row for row in trials[0].user_attrs["rows"] if row["stage"] == "after_kd")
+    measured = store.find("latency", timing.name)
+    assert measured is not None and again["speedup_factor"] == measured.notes["speedup_factor"]
+    assert again["model_key"] == again["timed_model"] == student["model_key"]
+    assert "its shape is being timed" in log.read_text("utf-8")
 
 
 def test_failed_trials_fail_and_the_others_complete(smoke_runs: Any) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from sklearn.metrics import f1_score
 
-from evaluation.records import FIXED, RUN_DEPENDENT
+from evaluation.records import FIXED, RUN_DEPENDENT, SPEED
+from evaluation.shape import TIMING
 from pipeline.cache import Store
 from pipeline.config import DistilConfig, PruneConfig, QuantizeConfig
 from pipeline.data import load_data, prepare
@@ -172,6 +176,22 @@ def test_a_repeated_trial_builds_nothing_and_has_the_same_row(bench: Workbench) 
             k: v for k, v in other.items() if k not in RUN_DEPENDENT
         }
         assert one["stage_seconds"] == other["stage_seconds"]
+
+
+def test_a_speed_that_another_process_measures_is_not_waited_for(bench: Workbench) -> None:
+    params = NONE | DISTIL | {"quantize.method": "fp16"}
+    hurried = replace(bench, waits=False)
+    timed = run_trial(hurried, params, lambda stage, row: None)
+    key = timed[0][TIMING]
+    shutil.rmtree(bench.store.root / "latency" / key)
+    with FileLock(bench.store.root / ".locks" / f"{key}.lock"):
+        lacking = run_trial(hurried, params, lambda stage, row: None)
+    assert lacking[0][TIMING] == key
+    differing = {name for name in timed[0] if lacking[0].get(name) != timed[0][name]}
+    speed = {name for name in (*SPEED, "tradeoff_score") if timed[0][name] is not None}
+    assert speed <= differing <= speed | {"timestamp", "created_at", "cache_hit"}
+    assert lacking[0]["speedup_factor"] is None and "timed_model" not in lacking[0]
+    assert {name: lacking[1][name] for name in SPEED} == {name: timed[1][name] for name in SPEED}
 
 
 def test_a_student_far_from_safe_stops_the_chain(bench: Workbench) -> None:

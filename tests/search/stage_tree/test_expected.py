@@ -9,9 +9,10 @@ import pytest
 from optuna import create_study
 
 from search.config import STAGES
+from search.stage_tree.beliefs import OVERHEAD_SECONDS, QUANTITIES, StageOutcome
 from search.stage_tree.chains import Chain, draw_chain
 from search.stage_tree.expected import FORMATS, Expected
-from search.stage_tree.tree import OVERHEAD_SECONDS, QUANTITIES, StageOutcome, StageTree
+from search.stage_tree.tree import StageTree
 from search.study_file import study_from
 
 SIZE, LATENCY, SECONDS = 1, 2, 4
@@ -85,7 +86,7 @@ def test_what_is_measured_outweighs_what_was_expected() -> None:
     assert before > 0
     assert np.median(tree.prospects(news, generator, 8).per_second) < before  # the front has what they bring
     features = [chain.features("s") for chain in news]
-    quantities = tree._quantities["s"].sample(features, generator, 8)
+    quantities = tree.beliefs.quantities["s"].sample(features, generator, 8)
     learnt = (quantities + guess(news[0])["s"][QUANTITIES]).mean(axis=(0, 1))
     np.testing.assert_allclose(learnt, [-0.3, -0.01, np.log10(12)], atol=0.1)
 

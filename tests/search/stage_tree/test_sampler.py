@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluation.front import hypervolume
 from search.stage_tree import StageTreeSampler
+from search.stage_tree.beliefs import StageOutcome
 from search.stage_tree.chains import plain
-from search.stage_tree.tree import StageOutcome
 
 STAGES = ("distil", "prune", "quantize")
 ROOT = (-0.8, 2.0, 0.0)
