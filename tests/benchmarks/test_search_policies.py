@@ -148,7 +148,7 @@ def test_what_no_search_is_below_is_the_time_of_the_chains_that_are_needed(table
         curve.follow([(0.0, row) for row in rows])
         return curve.volumes[-1]
 
-    reference, soonest = bounds(table, {"trial_seconds": 0.5, "measure_seconds": 3.0}, 0)
+    reference, soonest = bounds(table, {"trial_seconds": 0.5, "measure_seconds": 3.0, "timing_seconds": 5.0}, 0)
     assert reference == pytest.approx(volume(trials))
     config = study_from(SMALL)
     formula = SyntheticTable(config, 0)
@@ -156,7 +156,7 @@ def test_what_no_search_is_below_is_the_time_of_the_chains_that_are_needed(table
     for params in every_chain(config):
         rows = [row for stage in STAGES if (row := formula.row(stage, params))]
         ends |= {
-            row["model_key"]: 0.5 + sum(one["stage_seconds"] + 3.0 for one in rows[: at + 1])
+            row["model_key"]: 0.5 + sum(one["stage_seconds"] + 3.0 for one in rows[: at + 1]) + 5.0
             for at, row in enumerate(rows)
         }
     in_time = [row for row in trials if ends.get(row["model_key"], 0.0) <= soonest]
