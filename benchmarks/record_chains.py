@@ -87,7 +87,7 @@ class Untimed(CompressionEvaluator):
     known: dict[tuple[str, ...], Any] = field(default_factory=dict)
     """What was measured, by name, model and split."""
 
-    def speed(self, model: Artifact, session: str = "search") -> Notes:
+    def speed(self, model: Artifact, session: str = "search", wait: bool = True) -> Notes:
         """The model's shape, to find its speed by."""
         return {SHAPE: shape_of(model.path)}
 
