@@ -52,8 +52,8 @@ class Timings:
         """Learn the speeds that rows have; the trials that lack nothing any more."""
         before = len(self._known)
         for row in rows:
-            if row.get(TIMING) and row.get(TIMED):
-                self._known.setdefault(row[TIMING], {name: row[name] for name in SPEED if name in row})
+            if row.get(TIMING) and row.get(TIMED) and row[TIMING] not in self._known:
+                self._known[row[TIMING]] = {name: row[name] for name in SPEED if name in row}
         return self._taken(lambda trial: not self.lacking(trial.rows)) if len(self._known) > before else []
 
     def untold(self, oldest: float = math.inf) -> list[Untimed]:
