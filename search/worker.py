@@ -47,14 +47,7 @@ class ClockedStore(Store):
     def __init__(self, root: Path, **others: Any) -> None:
         super().__init__(root, waiting=lambda stage: CLOCK.stop(), **others)
 
-    def add(
-        self,
-        stage: str,
-        key: str,
-        build: Callable[[Path], Notes],
-        facts: dict[str, Any] | None = None,
-        wait: bool = True,
-    ) -> Artifact:
+    def add(self, stage: str, key: str, build: Callable[[Path], Notes], *others: Any, **named: Any) -> Artifact:
         """See `Store`."""
 
         def timed(folder: Path) -> Notes:
@@ -62,7 +55,7 @@ class ClockedStore(Store):
             return build(folder)
 
         try:
-            return super().add(stage, key, timed, facts, wait)
+            return super().add(stage, key, timed, *others, **named)
         finally:
             CLOCK.start()
 
