@@ -114,9 +114,14 @@ class ParetoSearcher(Searcher):
         return self._budget.spent
 
     @property
-    def sent_again(self) -> int | None:
-        """Trials that Tune was given once more, beyond those that remained; None while some still run."""
-        return None if self._open else len(self._waiting)
+    def idle(self) -> bool:
+        """Whether no trial runs; where Tune was interrupted, some do."""
+        return not self._open
+
+    @property
+    def sent_again(self) -> int:
+        """Trials that are run once more, beyond those that remained when Tune began to count."""
+        return len(self._waiting)
 
     def _count(self, rows: list[Row]) -> None:
         self.tally.add(rows)

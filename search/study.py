@@ -98,7 +98,7 @@ class StudyRun:
             before = searcher.sent_again
             try:
                 self._run_trials(searcher, data_key)
-                if searcher.sent_again in (before, None):  # None: interrupted. Else Tune had enough before all had run
+                if not searcher.idle or searcher.sent_again == before:
                     break
             except RuntimeError as error:  # Tune's, which takes a worker that Ray's memory monitor ended for a bug
                 if not (isinstance(error.__cause__, RayError) and searcher.take_back(str(error))):
