@@ -79,6 +79,11 @@ def test_a_model_that_waits_for_its_latency_counts_as_gained_by_its_trial_and_co
     after = tree.prospects([chain(method="fp16")], generator, 16)
     alone = tree.prospects([chain(layers=5, method="fp16")], generator, 16)
     assert after.seconds.mean() < 0.7 * alone.seconds.mean(), "the student is there"
+    assert tree._root is not None
+    rows = [chain(method="fp16"), chain()]
+    losses, _, _ = tree._predict(tree._root, rows, [True, False], generator, 16)
+    assert np.isinf(losses[:, 0, 0]).all(), "no gain of who goes on below it"
+    assert (losses[:, 1, 0, :2] == [-0.79, 1.0]).all() and np.ptp(losses[:, 1, 0, 2]) > 0.1, "its latency is believed"
 
 
 def test_size_and_latency_of_a_known_shape_are_known(tree: StageTree) -> None:
