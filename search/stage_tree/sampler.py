@@ -52,6 +52,9 @@ SUGGESTIONS_PER_TRIAL = 1 / 128
 MOST_SUGGESTIONS = CANDIDATES // 2
 BELIEFS = 32
 """Drawn for a round."""
+UNTRIED = 128
+"""So many chains are begun before any model is measured; further ones are drawn at random, and run whole: what is
+expected beforehand is wrong alike for all of a kind, and they would be of few kinds."""
 
 
 class StageTreeSampler(IndependentSampler):
@@ -147,7 +150,7 @@ class StageTreeSampler(IndependentSampler):
                 return chain
             if not self.tree.is_taken(chain):  # what it lacks is being built
                 self._queue.append(chain)
-        if self._ended < self._startup:
+        if self._ended < self._startup or (len(self._planned) >= UNTRIED and self.tree.is_bare):
             return self._first_new(self._drawn() for _ in range(CANDIDATES))
         candidates = [chain for chain in self._candidates(self._tries) if self.tree.is_new(chain)]
         self._tries = CANDIDATES if candidates else max(self._tries // 2, FEWEST_CANDIDATES)

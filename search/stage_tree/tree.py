@@ -100,6 +100,11 @@ class StageTree:
             self._shapes.end(begun.prefixes)
         self.hear(chain, outcomes)
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether no model is known but the root."""
+        return not self._nodes and not self._untimed
+
     def is_taken(self, chain: Chain) -> bool:
         """Whether a trial has run this chain, is at it, or was stopped on its way."""
         last = chain.prefixes[-1]

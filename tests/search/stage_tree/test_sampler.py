@@ -258,6 +258,24 @@ def test_where_many_work_at_once_a_round_of_prediction_serves_several_of_them(mo
     assert len(rounds) <= 15, "none of the 24 has ended"
 
 
+def test_with_many_workers_most_first_chains_are_drawn_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.stage_tree.sampler.UNTRIED", 8)
+    sampler = StageTreeSampler(space, STAGES, Reading(), seed=0, startup_trials=0, without=WITHOUT)
+    study, rounds = study_with(sampler), rounds_of(sampler)
+    running = [study.ask() for _ in range(8)]
+    for trial in running:
+        space(trial)
+    predicted = len(rounds)
+    assert predicted == 8, "chosen by what is expected"
+    random = [space(study.ask()) for _ in range(16)]
+    assert len(rounds) == predicted
+    assert len({str(params) for params in random}) == 16
+    assert {len(applied(params)) for params in random} >= {2, 3}, "whole chains"
+    study.tell(running[0], world(space(running[0]))[-1].losses)
+    space(study.ask())
+    assert len(rounds) == predicted + 1, "something is known now"
+
+
 def test_two_workers_never_build_the_same_student() -> None:
     study = study_with(tree_sampler(0))
     running: list[tuple[optuna.Trial, dict[str, Any]]] = []
