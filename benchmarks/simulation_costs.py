@@ -3,10 +3,11 @@
     python benchmarks/simulation_costs.py STUDY.yaml --set data.path=FILE.csv [--chains 24] [--json FILE]
 
 Chains are drawn at random from the study's space and run in this process, one after another, as in a worker that has
-run trials before; the store is a new one, in which the teacher is trained first, untimed. "Timing" is the stage that
-measures latency, throughput and memory of a model that is the first of its shape; "measuring" what a new model takes
-besides (answers, size, safety); "trial" what the same trial takes once more, when all its models are there: to find and
-to judge them. The driver's part of a trial comes on top (`driver_cost.py`). Nothing else may compute meanwhile.
+run trials before; the store is a new one, in which teacher and a first chain are built untimed. "Timing" is the stage
+that measures latency, throughput and memory of a model that is the first of its shape; "measuring" what a new model
+takes besides (answers, size, safety); "trial" what the same trial takes once more, when all its models are there: to
+find and to judge them. The driver's part of a trial comes on top (`driver_cost.py`). Nothing else may compute
+meanwhile.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pipeline.storage import open_store
 from search.config import StudyConfig
 from search.space import Space
 from search.start import checked, with_absolute_paths
-from search.trial import Row, reference_rows, run_trial
+from search.trial import Row, run_trial
 from search.workbench import Workbench
 
 COSTS = ("timing", "measuring", "trial")
@@ -40,22 +41,22 @@ QUARTILES = (25, 50, 75)
 
 
 def main() -> None:
-    """Print quartiles of each cost, and write what was measured."""
+    """Print means and quartiles, and write what was measured."""
     arguments = parsed()
     torch.set_num_threads(arguments.threads)
     loaded, data = checked(arguments.study, arguments.set, resume=False)
     with tempfile.TemporaryDirectory() as folder:
         config = with_absolute_paths(loaded).model_copy(update={"storage": folder})
-        chains = list(track(measured(config, data.add_to(open_store(folder)), arguments.chains), total=arguments.chains))
+        count, stored = arguments.chains, data.add_to(open_store(folder))
+        chains = list(track(measured(config, stored, count), "chains", total=count))
     show(chains)
     if arguments.json:
         arguments.json.write_text(json.dumps(chains, indent=1), encoding="utf-8")
 
 
 def measured(config: StudyConfig, data: Artifact, count: int) -> Iterator[dict[str, Any]]:
-    """What each of so many chains costs; the first that is run is not told of: it also imports what all need."""
+    """What each of so many chains costs; the first is left out: the teacher is built with it."""
     bench = Workbench.open(config, data.key)
-    list(reference_rows(bench, unheard))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study, space = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=config.seed)), Space(config)
     run_trial(bench, space.suggest(study.ask()), unheard)
@@ -68,7 +69,8 @@ def costs(bench: Workbench, params: dict[str, Any]) -> dict[str, Any]:
     known = set(timings(bench))
     first, rows = clocked(bench, params)
     again, _ = clocked(bench, params)
-    timed = [float(json.loads((path / MANIFEST).read_text())["seconds"]) for path in timings(bench) if path not in known]
+    manifests = [(path / MANIFEST).read_text(encoding="utf-8") for path in timings(bench) if path not in known]
+    timed = [float(json.loads(manifest)["seconds"]) for manifest in manifests]
     new = [row for row in rows if not row["cache_hit"]]
     rest = first - again - sum(timed) - sum(float(row["stage_seconds"]) for row in new)
     measuring = max(rest, 0.0) / len(new) if new else None
@@ -92,11 +94,12 @@ def unheard(stage: str, row: Row | None) -> None:
 
 
 def show(chains: list[dict[str, Any]]) -> None:
-    """Quartiles of each cost over all chains."""
-    table = Table("cost", "measured", *(f"{one} %" for one in QUARTILES), title="seconds")
+    """Mean and quartiles of each cost over all chains."""
+    table = Table("cost", "measured", "mean", *(f"{one} %" for one in QUARTILES), title="seconds")
     for name in COSTS:
         values = np.hstack([chain[name] for chain in chains if chain[name] is not None])
-        table.add_row(name, str(len(values)), *(f"{value:.2f}" for value in np.percentile(values, QUARTILES)))
+        figures = (values.mean(), *np.percentile(values, QUARTILES))
+        table.add_row(name, str(len(values)), *(f"{figure:.2f}" for figure in figures))
     Console().print(table)
 
 
