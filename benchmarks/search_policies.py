@@ -4,15 +4,16 @@
 
 With `--table FOLDER` the searches run on what `record_chains.py` recorded, with `--table STUDY.yaml` (or none:
 `synthetic.yaml`) in synthetic worlds that have the study's space, another for each seed. Every policy but
-`stage_tree` is run with reuse of models (the same store as ours) and without. The cost is computing seconds of all
-workers until 95 % of the hypervolume of all chains of the space, as in `search/tally.py`: models that are not
-unsafe. A trial takes `--trial-seconds` beside its new models, also one that has none, and a new model
-`--measure-seconds` beside its stage, and `--timing-seconds` to measure its speed, with reuse the first of each shape
-alone (`quantize_trial.py` measures these). A search that ends before has not reached its 95 %; "ended at" says after
-how many seconds, and `share_at` in the file of `--json` what it had on the way; `--patience` ends those of a policy
-that takes long itself. With `--to-the-end` a search goes on until it has all its trials. "Clock" is when the 95 % were
-there: a worker that waits for another's model computes nothing, but a cluster is paid for all the same. "Program" is
-what simulator and policy themselves take of a core. Below each table stands what its workers would cost if they knew
+`stage_tree` is run with reuse of models (the same store as ours) and without. What a search costs until it has 95 %
+of the hypervolume of all chains of the space (as in `search/tally.py`: of models that are not unsafe) is told twice:
+"computing" is what workers have computed, "held" their number by the clock, the GPU-hours that a cluster is paid for:
+one that waits for another's model computes nothing, and is held all the same. A trial takes `--trial-seconds` beside
+its new models, also one that has none, and a new model `--measure-seconds` beside its stage, and `--timing-seconds` to
+measure its speed, with reuse the first of each shape alone: means of `recorded_mixed.yaml` (`simulation_costs.py`). A
+search that ends before has not reached its 95 %; "ended at" says after how many computing seconds, and `share_at` in
+the file of `--json` what it had on the way; `--patience` ends those of a policy that takes long itself. With
+`--to-the-end` a search goes on until it has all its trials. "Clock" is when the 95 % were there. "Program" is what
+simulator and policy themselves take of a core. Below each table stands what its workers would cost if they knew
 everything before and none was idle.
 """
 

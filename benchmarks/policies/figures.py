@@ -25,18 +25,17 @@ def judged(runs: list[dict[str, Any]], soonest: Sequence[float]) -> list[dict[st
     rows = []
     for (workers, sampler, reuse), members in sorted(groups.items()):
         costs = [run["cost"] for run in members]
-        low, middle, high = (quantile(costs, share) for share in (0.25, 0.5, 0.75))
+        clocks = [run["clock"] for run in members]
         rows.append(
             {
                 "workers": workers,
                 "sampler": sampler,
                 "reuse": reuse,
                 "seeds": len(members),
-                "cost_median": middle,
-                "cost_low": low,
-                "cost_high": high,
+                **quartiles("cost", costs),
+                **quartiles("held", [workers * clock for clock in clocks]),
                 "reached": float(np.mean(np.isfinite(costs))),
-                "clock_median": quantile([run["clock"] for run in members], 0.5),
+                "clock_median": quantile(clocks, 0.5),
                 "cost_end": float(np.median([run["cost_end"] for run in members])),
                 "share_end": float(np.median([run["share_end"] for run in members])),
                 "share_at": shares_at(members),
@@ -47,6 +46,11 @@ def judged(runs: list[dict[str, Any]], soonest: Sequence[float]) -> list[dict[st
             }
         )
     return rows
+
+
+def quartiles(name: str, costs: Sequence[float]) -> dict[str, float]:
+    """`name_median`, `name_low` and `name_high`."""
+    return {f"{name}_{end}": quantile(costs, share) for end, share in (("median", 0.5), ("low", 0.25), ("high", 0.75))}
 
 
 def quantile(costs: Sequence[float], share: float) -> float:
@@ -74,22 +78,24 @@ def shares_at(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def show(rows: list[dict[str, Any]]) -> None:
     """One table for each number of workers."""
     for workers in sorted({row["workers"] for row in rows}):
-        table = Table("sampler", "reuse", "seeds", "cost to 95 %, s [quartiles]", "times ours", "reached", "clock, s")
-        for name in ("ended at, s", "hypervolume", "utilisation", "trials", "program, s"):
+        table = Table("sampler", "reuse", "seeds")
+        for name in ("computing to 95 %, s [quartiles]", "times ours", "held to 95 %, s [quartiles]", "times ours"):
+            table.add_column(name)
+        for name in ("reached", "clock, s", "ended at, s", "hypervolume", "utilisation", "trials", "program, s"):
             table.add_column(name)
         members = [row for row in rows if row["workers"] == workers]
         table.title = f"{workers} worker{'s' if workers > 1 else ''}"
         table.caption = (
             f"With everything known before and no worker idle: {spelled(members[0]['cost_bound'])} s or more."
         )
-        ours = next((row["cost_median"] for row in members if row["sampler"] == "stage_tree"), None)
+        ours = next((row for row in members if row["sampler"] == "stage_tree"), None)
         for row in sorted(members, key=lambda row: row["cost_median"]):
             table.add_row(
                 row["sampler"],
                 "yes" if row["reuse"] else "no",
                 str(row["seeds"]),
-                f"{spelled(row['cost_median'])} [{spelled(row['cost_low'])}, {spelled(row['cost_high'])}]",
-                spelled(row["cost_median"] / ours, ".2f") if ours else "",
+                *spelled_against("cost", row, ours),
+                *spelled_against("held", row, ours),
                 f"{row['reached']:.0%}",
                 spelled(row["clock_median"], ",.1f"),
                 spelled(row["cost_end"]),
@@ -98,7 +104,14 @@ def show(rows: list[dict[str, Any]]) -> None:
                 f"{row['trials']:,.0f}",
                 f"{row['program_seconds']:,.0f}",
             )
-        Console(width=150).print(table)
+        Console(width=190).print(table)
+
+
+def spelled_against(name: str, row: Mapping[str, Any], ours: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Median with quartiles, and how many times ours it is."""
+    middle, low, high = (row[f"{name}_{end}"] for end in ("median", "low", "high"))
+    times = spelled(middle / ours[f"{name}_median"], ".2f") if ours else ""
+    return f"{spelled(middle)} [{spelled(low)}, {spelled(high)}]", times
 
 
 def spelled(number: float, form: str = ",.0f") -> str:

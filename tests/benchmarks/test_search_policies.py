@@ -31,6 +31,7 @@ def test_a_cost_is_the_median_over_seeds_and_infinite_where_it_was_not_reached()
     [row] = judged(runs, [2.0, 3.0, 4.0])
     assert (row["seeds"], row["clock_median"]) == (3, 10)
     assert (row["cost_low"], row["cost_median"], row["cost_high"]) == (30, 40, math.inf)
+    assert (row["held_low"], row["held_median"], row["held_high"]) == (60, 80, math.inf), "eight workers by the clock"
     assert (row["reached"], row["cost_bound"]) == (pytest.approx(2 / 3), 8 * 3.0)
     [row] = judged(runs[:2], [2.0, 3.0])
     assert (row["cost_median"], row["clock_median"]) == (30, 7.5), "of two, the mean"
@@ -118,7 +119,7 @@ def test_to_the_end_a_search_has_all_its_trials(table: Path) -> None:
     limits = (Limits(200, 1e6, to_the_end=to_the_end) for to_the_end in (False, True))
     stopped, whole = (one_run(table, limit, COSTS, [volume], task) for limit in limits)
     assert (stopped["trials"] < 200, whole["trials"]) == (True, 200)
-    assert (stopped["cost"], stopped["cost_end"]) == (whole["cost"], whole["cost"]) and whole["share_end"] == 1.0
+    assert (stopped["cost"], stopped["cost_end"]) == (pytest.approx(whole["cost"]),) * 2 and whole["share_end"] == 1.0
 
 
 def test_a_share_at_a_cost_is_the_median_of_what_searches_had(table: Path) -> None:
