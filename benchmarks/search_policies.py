@@ -57,10 +57,10 @@ def main() -> None:
         limits = Limits(arguments.trials, arguments.budget, arguments.patience, arguments.to_the_end)
         search = partial(one_run, place, limits, costs, references)
         kept = KeptRuns(arguments.runs, {"table": table_digest(place), "to_the_end": arguments.to_the_end, **costs})
-        left = [task for task in tasks if task not in kept.runs]
+        left = [task for task in tasks if task not in kept.runs and not arguments.kept_only]
         for run in track(pool.imap_unordered(search, left), "searches", total=len(left)):
             kept.add(run)
-    rows = judged([kept.runs[task] for task in tasks], soonest)
+    rows = judged([kept.runs[task] for task in tasks if task in kept.runs], soonest)
     show(rows)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
@@ -84,6 +84,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--runs", type=Path, help="keep each run in this file, and take those that are there as they are"
     )
+    parser.add_argument("--kept-only", action="store_true", help="run nothing: show what is kept in the file of --runs")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args()
 

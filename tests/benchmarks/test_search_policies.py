@@ -91,6 +91,10 @@ def test_a_run_of_the_program_on_a_recorded_table(table: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert (table / "runs.jsonl").read_bytes() == before, "nothing is run again"
     assert {(row["sampler"], row["reuse"]): row for row in json.loads(figures.read_text("utf-8"))} == rows
+    shown = subprocess.run([*command, "--seeds", "3", "--kept-only"], capture_output=True, text=True, timeout=200)
+    assert shown.returncode == 0, shown.stderr
+    assert (table / "runs.jsonl").read_bytes() == before, "the third seed is not run"
+    assert {(row["sampler"], row["reuse"]): row for row in json.loads(figures.read_text("utf-8"))} == rows
 
 
 def test_a_search_on_a_slim_table_is_the_same(table: Path, tmp_path: Path) -> None:
