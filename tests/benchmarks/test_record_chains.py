@@ -21,23 +21,6 @@ from search.trial import run_trial
 from search.workbench import Workbench
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "record_chains.py"
-TINY: dict[str, Any] = {
-    "study": "tiny",
-    "data": {"sample_rows": 500},
-    "teacher": {"model": "scratch", "scratch_layers": 1, "scratch_width": 32, "scratch_vocabulary": 400, "epochs": 1},
-    "distil": {
-        "method": "logit",
-        "student": "ngram",
-        "buckets": {"choices": [256, 4096]},
-        "dimension": 16,
-        "alpha": {"choices": [0.2, 0.8]},
-        "ngram_epochs": 1,
-    },
-    "quantize": {"method": {"choices": ["none", "int4"]}, "block_size": 16},
-    "search": {"stop_margin": 1.0},
-    "safety": {"rounds": 200},
-    "measure": {"seconds": 0.05, "requests": 20},
-}
 SAME = [
     "stage",
     "parent_key",
@@ -49,9 +32,13 @@ SAME = [
 ]
 
 
-def test_rows_are_those_of_trials_and_models_of_one_shape_are_equally_fast(tmp_path: Path) -> None:
+def test_rows_are_those_of_trials_and_models_of_one_shape_are_equally_fast(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny_study["distil"]["alpha"] = {"choices": [0.2, 0.8]}
+    tiny_study["quantize"]["method"] = {"choices": ["none", "int4"]}
     study, folder = tmp_path / "tiny.yaml", tmp_path / "table"
-    study.write_text(yaml.safe_dump(TINY | {"results_dir": str(tmp_path / "results")}), encoding="utf-8")
+    study.write_text(yaml.safe_dump(tiny_study | {"results_dir": str(tmp_path / "results")}), encoding="utf-8")
     command = [sys.executable, str(PROGRAM), str(study), "--to", str(folder), "--processes", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -59,7 +46,7 @@ def test_rows_are_those_of_trials_and_models_of_one_shape_are_equally_fast(tmp_p
     assert len(rows) == 2 + 4 * 2, "teacher, floor, and two models of each of four students"
     by_key = rows.set_index("model_key")
 
-    config = study_from(TINY | {"results_dir": str(tmp_path / "others")})
+    config = study_from(tiny_study | {"results_dir": str(tmp_path / "others")})
     data_key = prepare(config.data).add_to(open_store(config.store_place)).key
     bench = Workbench.open(config, data_key)
     for row in run_trial(bench, list(every_chain(config))[-1], lambda stage, row: None):

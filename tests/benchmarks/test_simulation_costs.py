@@ -12,29 +12,12 @@ from pipeline.data import prepare
 from pipeline.storage import open_store
 from search.study_file import study_from
 
-TINY: dict[str, Any] = {
-    "study": "tiny",
-    "data": {"sample_rows": 500},
-    "teacher": {"model": "scratch", "scratch_layers": 1, "scratch_width": 32, "scratch_vocabulary": 400, "epochs": 1},
-    "distil": {
-        "method": "logit",
-        "student": "ngram",
-        "buckets": {"choices": [256, 4096]},
-        "dimension": 16,
-        "alpha": {"choices": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]},
-        "ngram_epochs": 1,
-    },
-    "quantize": {"method": "int4", "block_size": 16},
-    "search": {"stop_margin": 1.0},
-    "safety": {"rounds": 200},
-    "measure": {"seconds": 0.05, "requests": 20},
-}
-
 
 def test_each_shape_is_timed_once_and_longer_than_it_is_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = study_from(TINY | {"storage": str(tmp_path)})
+    tiny_study["distil"]["alpha"] = {"choices": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]}
+    config = study_from(tiny_study | {"storage": str(tmp_path)})
     chains = list(measured(config, prepare(config.data, config.seed).add_to(open_store(str(tmp_path))), 4))
     assert [chain["models"] for chain in chains] == [2] * 4, "student and quantized model"
     timed = [seconds for chain in chains for seconds in chain["timing"]]
