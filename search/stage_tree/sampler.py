@@ -15,7 +15,7 @@ A chain whose later stages are dear and pay seldom is begun only, and gone on wi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -52,9 +52,10 @@ SUGGESTIONS_PER_TRIAL = 1 / 128
 MOST_SUGGESTIONS = CANDIDATES // 2
 BELIEFS = 32
 """Drawn for a round."""
-UNTRIED = 128
+UNTRIED, DRAWN_UNTRIED = 128, 3
 """So many chains are begun before any model is measured; further ones are drawn at random, and run whole: what is
-expected beforehand is wrong alike for all of a kind, and they would be of few kinds."""
+expected beforehand is wrong alike for all of a kind, and they would be of few kinds. Of so many drawn the one that
+should take least is begun: what it teaches is known sooner, and dear chains wait for that."""
 
 
 class StageTreeSampler(IndependentSampler):
@@ -150,8 +151,10 @@ class StageTreeSampler(IndependentSampler):
                 return chain
             if not self.tree.is_taken(chain):  # what it lacks is being built
                 self._queue.append(chain)
-        if self._ended < self._startup or (len(self._planned) >= UNTRIED and self.tree.is_bare):
-            return self._first_new(self._drawn() for _ in range(CANDIDATES))
+        if self._ended < self._startup:
+            return self._random_new()
+        if self.tree.is_bare and len(self._planned) >= UNTRIED:
+            return min((self._random_new() for _ in range(DRAWN_UNTRIED)), key=self.tree.expected_seconds)
         candidates = [chain for chain in self._candidates(self._tries) if self.tree.is_new(chain)]
         self._tries = CANDIDATES if candidates else max(self._tries // 2, FEWEST_CANDIDATES)
         if not candidates:
@@ -196,15 +199,10 @@ class StageTreeSampler(IndependentSampler):
         settings = {plain(name): value for name, value in (given or {}).items()}
         return draw_chain(self._space, self._stages, self._generator, settings)
 
-    def _first_new(self, chains: Iterable[Chain]) -> Chain:
-        """The first chain that is neither measured nor at work; the last one if none is."""
-        chain = None
-        for chain in chains:
-            if self.tree.is_new(chain):
-                break
-        if chain is None:
-            raise ValueError("no chain to choose from; give at least one")
-        return chain
+    def _random_new(self) -> Chain:
+        """A random chain that is neither measured nor at work, unless many in a row are."""
+        chains = (self._drawn() for _ in range(CANDIDATES))
+        return next(filter(self.tree.is_new, chains), None) or self._drawn()
 
 
 def _asking(name: str, distribution: BaseDistribution) -> Space:

@@ -105,6 +105,10 @@ class StageTree:
         """Whether no model is known but the root."""
         return not self._nodes and not self._untimed
 
+    def expected_seconds(self, chain: Chain) -> float:
+        """What its stages should take by what is known beforehand, whether or not they exist."""
+        return float(sum(10.0 ** change[4] for change in self._expected(chain).values()))
+
     def is_taken(self, chain: Chain) -> bool:
         """Whether a trial has run this chain, is at it, or was stopped on its way."""
         last = chain.prefixes[-1]

@@ -70,7 +70,13 @@ def test_rows_are_those_of_trials_and_models_of_one_shape_are_equally_fast(
 
 @pytest.mark.parametrize(
     ("study", "chains"),
-    [("recorded", 321), ("recorded_wide", 2_023), ("recorded_bags", 29_160), ("recorded_mixed", 33_384)],
+    [
+        ("recorded", 321),
+        ("recorded_wide", 2_023),
+        ("recorded_bags", 29_160),
+        ("recorded_mixed", 33_384),
+        ("recorded_seconds", 183),
+    ],
 )
 def test_the_spaces_to_record_have_as_many_chains_as_we_say(study: str, chains: int) -> None:
     config = load_study(PROGRAM.with_name(f"{study}.yaml"), [])

@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from evaluation.front import hypervolume
 from search.stage_tree import StageTreeSampler
 from search.stage_tree.beliefs import StageOutcome
-from search.stage_tree.chains import plain
+from search.stage_tree.chains import Chain, plain
+from search.stage_tree.effects import FloatArray
 
 STAGES = ("distil", "prune", "quantize")
 ROOT = (-0.8, 2.0, 0.0)
@@ -274,6 +275,20 @@ def test_with_many_workers_most_first_chains_are_drawn_at_random(monkeypatch: py
     study.tell(running[0], world(space(running[0]))[-1].losses)
     space(study.ask())
     assert len(rounds) == predicted + 1, "something is known now"
+
+
+def test_of_first_chains_drawn_at_random_cheap_ones_are_begun_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    def expected(chain: Chain) -> dict[str, FloatArray]:
+        dear = chain.params["distil.method"] == "logit"
+        return {stage: np.array([0.0, 0.0, 0.0, 0.0, 2.0 * dear]) for stage in STAGES}
+
+    def students(untried: int) -> int:
+        monkeypatch.setattr("search.stage_tree.sampler.UNTRIED", 0)
+        monkeypatch.setattr("search.stage_tree.sampler.DRAWN_UNTRIED", untried)
+        study = study_with(StageTreeSampler(space, STAGES, Reading(), seed=0, startup_trials=0, expected=expected))
+        return sum(space(study.ask())["distil.method"] == "logit" for _ in range(40))
+
+    assert 0 < students(3) < students(1)
 
 
 def test_two_workers_never_build_the_same_student() -> None:
