@@ -20,8 +20,9 @@ F1_BELOW, F1_ABOVE, ORDERS = 0.05, 0.05, 2.0
 """The box of the hypervolume: F1 from this much below the root to this much above, two orders in size and latency."""
 EXCESS_ABOVE = 0.05
 """Beyond the safety limits by this much, a model is no more unsafe than by any more."""
-MOST_RUNNING = 128
-"""Running trials whose models are predicted beside the candidates'."""
+MOST_RUNNING, OF_MANY = 128, 16
+"""Running trials whose models are predicted beside the candidates', and how many of them, at random, where more run:
+what hundreds should bring leaves little to gain near the best, though the luck of each new model there is its own."""
 
 
 Expecting = Callable[[Chain], Mapping[str, FloatArray]]
@@ -160,11 +161,11 @@ class StageTree:
         )
 
     def _running(self, generator: np.random.Generator) -> list[Chain]:
-        """Chains that trials are at; some of them at random where they are many."""
+        """Chains that trials are at; a few of them at random where they are many."""
         chains = list(self._begun.values())
         if len(chains) <= MOST_RUNNING:
             return chains
-        return [chains[index] for index in generator.choice(len(chains), MOST_RUNNING, replace=False)]
+        return [chains[index] for index in generator.choice(len(chains), OF_MANY, replace=False)]
 
     def _predict(
         self,
