@@ -2,9 +2,9 @@
 
     python benchmarks/slim_table.py FOLDER --to benchmarks/recorded/mixed [--seconds-of FOLDER]
 
-Folders are those of `record_chains.py`. Numbers keep six decimals, keys their first digits, and the study its data's file
-name without its folder. A table of some 30,000 models can only be recorded with few comments, which are trained on in
-less time than it takes to time a model. With `--seconds-of` training takes as long as in another table, of more
+Folders are those of `record_chains.py`. Numbers keep six decimals, keys their first digits, and the study its data's
+file name without its folder. A table of some 30,000 models can only be recorded with few comments, which are trained on
+in less time than it takes to time a model. With `--seconds-of` training takes as long as in another table, of more
 comments: there each model has run that differs in a setting that the time hangs on.
 """
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,8 @@ BLOCK_CELLS: Final = 2_000_000
 """Weights drawn at once (16 MB), so that memory does not grow with rounds × comments."""
 MOST_POSITIVES: Final = 1_000_000
 """Critical positives at which the search for enough of them gives up."""
+TO, GUESSES = 1.01, 4
+"""How closely that search looks, and how often it guesses before it halves what is left."""
 
 
 @dataclass(frozen=True)
@@ -114,19 +117,24 @@ class Pairs:
         Returns:
             the factor, or None where even `MOST_POSITIVES` critical positives would not do.
         """
-
-        def enough(scale: float) -> bool:
-            return bool((self.upper_bounds(confidence, 2000, seed, scale) <= most).all())
-
-        low, high = 1.0, 2.0
-        while not enough(high):
-            low, high = high, 2 * high
-            if high * self.critical_positives() > MOST_POSITIVES:
+        drops, positives = self.drops(self.counts @ self.features), self.critical_positives()
+        last = max(MOST_POSITIVES / positives, 2.0) if positives else math.inf
+        low, high, scale = 1.0, math.inf, 1.0
+        for tried in count():
+            bounds = self.upper_bounds(confidence, 2000, seed, scale)
+            within = bool((bounds <= most).all())
+            if not within and scale >= last:
                 return None
-        while high > 1.01 * low:
-            middle = math.sqrt(low * high)
-            low, high = (low, middle) if enough(middle) else (middle, high)
-        return high
+            low, high = (low, scale) if within and scale > 1.0 else (scale, high)
+            if high <= TO * low:
+                return high
+            # What a bound adds to its drop shrinks with the root of the comments; look on either side of where it fits.
+            fits = scale * float(((bounds - drops) / (most - drops)).max()) ** 2
+            guess = fits / math.sqrt(TO) if within else fits * math.sqrt(TO)
+            if tried >= GUESSES or not low < guess < high:
+                guess = math.sqrt(low * high) if math.isfinite(high) else 2.0 * low
+            scale = min(guess, last)
+        return None
 
 
 def _features(actual: npt.NDArray[Any], first: npt.NDArray[Any], second: npt.NDArray[Any]) -> FloatArray:
