@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, Final
 
 import numpy as np
@@ -119,22 +118,20 @@ class Pairs:
         """
         drops, positives = self.drops(self.counts @ self.features), self.critical_positives()
         last = max(MOST_POSITIVES / positives, 2.0) if positives else math.inf
-        low, high, scale = 1.0, math.inf, 1.0
-        for tried in count():
+        low, high, scale, tried = 1.0, math.inf, 1.0, 0
+        while high > TO * low:
             bounds = self.upper_bounds(confidence, 2000, seed, scale)
             within = bool((bounds <= most).all())
             if not within and scale >= last:
                 return None
             low, high = (low, scale) if within and scale > 1.0 else (scale, high)
-            if high <= TO * low:
-                return high
             # What a bound adds to its drop shrinks with the root of the comments; look on either side of where it fits.
             fits = scale * float(((bounds - drops) / (most - drops)).max()) ** 2
             guess = fits / math.sqrt(TO) if within else fits * math.sqrt(TO)
             if tried >= GUESSES or not low < guess < high:
                 guess = math.sqrt(low * high) if math.isfinite(high) else 2.0 * low
-            scale = min(guess, last)
-        return None
+            scale, tried = min(guess, last), tried + 1
+        return high
 
 
 def _features(actual: npt.NDArray[Any], first: npt.NDArray[Any], second: npt.NDArray[Any]) -> FloatArray:
