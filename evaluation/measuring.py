@@ -74,7 +74,7 @@ def predict_split(config: PredictConfig, folder: Path, data: Artifact, model: Ar
     return {"size": measure_size(model.path)}
 
 
-@stage("latency", version=5)
+@stage("latency", version=6)
 def measure_speed(config: LatencyConfig, folder: Path, data: Artifact, model: Artifact, teacher: Artifact) -> Notes:
     """Latency of the model beside the teacher's in the same runtime; of the teacher itself, beside eager PyTorch."""
     return latency_figures(config, model.path, teacher.path, load_data(data.path).validation.texts)

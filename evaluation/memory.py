@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+from pipeline.runtime import load_deployment
 
 MEBIBYTE = 2**20
+_asking = threading.Lock()
 
 
 def peak_memory_mb(folder: Path, texts: Sequence[str], threads: int) -> float:
-    """Peak resident set of a fresh process that loads the model and answers `texts`, above the size before it, MiB.
+    """Peak resident set of a process of its own that loads the model and answers `texts`, above that before it, MiB.
+
+    All code of the runtime is resident before. The process is forked from one that is kept for this until the caller
+    ends: it has imported the runtime (50 MB and more) and loaded no model.
 
     Args:
         folder: a deployable model.
-        texts: comments without NUL, answered one by one.
+        texts: comments, answered one by one.
         threads: of the runtime.
 
     Raises:
         RuntimeError: the process could not load the model or answer.
+        FileNotFoundError: there is no model in the folder.
     """
-    program = Path(__file__).with_name("memory_probe.py")
+    runtime = load_deployment(folder).runtime
+    asked = {"folder": str(folder), "threads": threads, "texts": list(texts)}
+    with _asking:
+        answer = _ask(runtime, asked)
+        if not answer:  # it was killed since the last time
+            _probe.cache_clear()
+            answer = _ask(runtime, asked) or {"error": "its process ends before it answers; what it says is in the log"}
+    if "mb" not in answer:
+        raise RuntimeError(f"peak memory of {folder} could not be measured: {answer['error']}")
+    return float(answer["mb"])
+
+
+def _ask(runtime: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """The answer of this process's probe for a runtime; nothing where it has ended."""
+    probe = _probe(runtime, os.getpid())
+    assert probe.stdin and probe.stdout
+    with suppress(BrokenPipeError):
+        probe.stdin.write(json.dumps(asked) + "\n")
+        probe.stdin.flush()
+    answer: dict[str, Any] = json.loads(probe.stdout.readline() or "{}")
+    return answer
+
+
+@cache
+def _probe(runtime: str, owner: int) -> subprocess.Popen[str]:
+    """`memory_probe.py`, started by process `owner`: a fork of it has another, and none is asked by two."""
     root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(program), str(folder), str(threads)],
-        input="\0".join(texts),
-        capture_output=True,
+    probe = subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(Path(__file__).with_name("memory_probe.py")), runtime],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])},
     )
-    if done.returncode:
-        raise RuntimeError(f"peak memory of {folder} could not be measured: {done.stderr.strip()[-500:]}")
-    return float(done.stdout.split()[-1])
+    atexit.register(probe.communicate)  # the end of its input is its end
+    return probe
 
 
 def peak_cuda_memory_mb(work: Callable[[], object]) -> float:

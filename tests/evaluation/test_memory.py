@@ -1,8 +1,11 @@
 """Peak memory: the weights of a model are in it, the runtime is not."""
 
+import os
+
 import pytest
 import torch
 
+from evaluation import memory
 from evaluation.memory import peak_cuda_memory_mb, peak_memory_mb
 from pipeline.config import TeacherConfig
 from pipeline.encoder_artifact import save_encoder
@@ -32,8 +35,31 @@ def test_peak_memory_grows_with_the_model(tmp_path, tiny_teacher):
     assert 0.9 * weights_mb < large - small < 4 * weights_mb
 
 
+def test_peak_memory_does_not_hang_on_what_was_measured_before(tmp_path, tiny_teacher):
+    tokenizer = tiny_teacher.path / "tokenizer.json"
+    small, large = (encoder_folder(tmp_path / str(size), tokenizer, size) for size in (400, 80_000))
+    first, _, again = (peak_memory_mb(folder, TEXTS, 1) for folder in (small, large, small))
+    assert again == pytest.approx(first, abs=0.5)
+
+
+def test_peak_memory_is_measured_after_its_process_was_killed(tiny_teacher):
+    first = peak_memory_mb(tiny_teacher.path, TEXTS, 1)
+    probe = memory._probe("onnxruntime", os.getpid())
+    probe.kill()
+    probe.wait()
+    assert peak_memory_mb(tiny_teacher.path, TEXTS, 1) == pytest.approx(first, abs=0.5)
+
+
+def test_peak_memory_of_a_model_that_cannot_be_loaded_is_an_error_and_the_next_is_measured(tmp_path, tiny_teacher):
+    broken = encoder_folder(tmp_path / "broken", tiny_teacher.path / "tokenizer.json", 400)
+    (broken / "model.onnx").write_bytes(b"none")
+    with pytest.raises(RuntimeError, match=rf"{broken} could not be measured: .*(?i:protobuf|model\.onnx)"):
+        peak_memory_mb(broken, TEXTS, 1)
+    assert peak_memory_mb(tiny_teacher.path, TEXTS, 1) > 0
+
+
 def test_peak_memory_of_a_folder_that_cannot_be_loaded_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(RuntimeError, match=rf"{tmp_path}.*deploy\.json"):
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}.*deploy\.json"):
         peak_memory_mb(tmp_path, ["a"], 1)
 
 
