@@ -71,6 +71,7 @@ def study_sampler(config: StudyConfig) -> BaseSampler:
         expected=outcomes.expected,
         without={stage: {f"{stage}.method": "none"} for stage in STAGES},
         shapes=study_shapes(config),
+        promise=outcomes.patience,
     )
 
 

@@ -59,7 +59,19 @@ class StudyOutcomes:
         """What the stages of a chain should do, see `Expected`; nothing before the root is known."""
         if self._guess is None:
             return dict.fromkeys(STAGES, NOTHING)
-        return self._guess({plain(name): value for name, value in chain.params.items()})
+        return self._guess(_plain(chain))
+
+    def patience(self, chain: Chain) -> float:
+        """How long its student trains, log2 of 1 + epochs; 1 for a chain without a student.
+
+        What distillation gives goes on growing with the length of training (Beyer et al. 2022, arXiv:2106.05237).
+        """
+        own = self._config.settings("distil")
+        own = own | {name.removeprefix("distil."): value for name, value in _plain(chain).items()}
+        if own["method"] == "none":
+            return 1.0
+        epochs: Any = own["ngram_epochs" if own["student"] == "ngram" else "epochs"]
+        return math.log2(1.0 + epochs)
 
     def of(self, trial: FrozenTrial, root: StageOutcome | None) -> Sequence[StageOutcome]:
         """In the order of the stages; a stage that was left out has its parent's model and took no time.
@@ -99,3 +111,8 @@ class StudyOutcomes:
             float(row.get("stage_seconds") or 0.0),
             row.get("timed_model") or row["model_key"],
         )
+
+
+def _plain(chain: Chain) -> dict[str, Any]:
+    """The searched settings of a chain by plain name."""
+    return {plain(name): value for name, value in chain.params.items()}

@@ -7,7 +7,8 @@ measured figures of the longest prefix that exists; what it would cost, from the
 still to be run. The chain with the largest expected gain in hypervolume per second is suggested: the mean over draws of
 beliefs, as in expected hypervolume improvement (Emmerich et al. 2011, doi:10.1109/CEC.2011.5949880), by the second
 (Snoek et al. 2012, arXiv:1206.2944). What running trials should bring under the same belief counts as gained already
-(Daulton et al. 2020, arXiv:2006.05078). Where a round suggests several chains, the others are best by single beliefs.
+(Daulton et al. 2020, arXiv:2006.05078). Where a round suggests several chains, the others are best by single beliefs,
+or next by the mean where many trials run: so many chains seem best by luck under one belief that it says little.
 A chain whose later stages are dear and pay seldom is begun only, and gone on with if its student deserves it
 (`prospects.py`).
 """
@@ -15,7 +16,7 @@ A chain whose later stages are dear and pay seldom is begun only, and gone on wi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -52,10 +53,10 @@ SUGGESTIONS_PER_TRIAL = 1 / 128
 MOST_SUGGESTIONS = CANDIDATES // 2
 BELIEFS = 32
 """Drawn for a round."""
-UNTRIED, DRAWN_UNTRIED = 128, 3
-"""So many chains are begun before any model is measured; further ones are drawn at random, and run whole: what is
-expected beforehand is wrong alike for all of a kind, and they would be of few kinds. Of so many drawn the one that
-should take least is begun: what it teaches is known sooner, and dear chains wait for that."""
+MANY, DRAWN_UNTRIED = 128, 3
+"""More trials at a time than this are many. Those that begin before any model is measured are drawn at random, and run
+whole: what is expected beforehand is wrong alike for all of a kind, and they would be of few kinds. Of so many drawn
+the one that promises most a second is begun."""
 
 
 class StageTreeSampler(IndependentSampler):
@@ -72,6 +73,7 @@ class StageTreeSampler(IndependentSampler):
         expected: Expecting | None = None,
         without: Mapping[str, Mapping[str, Any]] | None = None,
         shapes: Shapes | None = None,
+        promise: Callable[[Chain], float] = lambda chain: 1.0,
     ) -> None:
         """Take the define-by-run space, the stages in their order, and how a trial's outcomes are read.
 
@@ -84,11 +86,12 @@ class StageTreeSampler(IndependentSampler):
             expected: what is known of the stages beforehand; what is learnt is how they differ from it.
             without: by stage, the settings that leave it out; a chain can then be begun, and its rest decided later.
             shapes: learns which models need not be timed; without it none is thought to take any time for that.
+            promise: of a chain while nothing is measured, above 0, in any unit: alike for all, the cheapest is best.
         """
         self._space, self._stages, self._outcomes = space, tuple(stages), outcomes
         self._seed, self._startup = seed, startup_trials
         self._generator = np.random.default_rng(seed)
-        self._without = without or {}
+        self._without, self._promise = without or {}, promise
         self.tree = StageTree(self._stages, seed, expected, shapes)
         self._root: StageOutcome | None = None
         self._ended = 0
@@ -153,8 +156,10 @@ class StageTreeSampler(IndependentSampler):
                 self._queue.append(chain)
         if self._ended < self._startup:
             return self._random_new()
-        if self.tree.is_bare and len(self._planned) >= UNTRIED:
-            return min((self._random_new() for _ in range(DRAWN_UNTRIED)), key=self.tree.expected_seconds)
+        many = len(self._planned) >= MANY
+        if self.tree.is_bare and many:
+            drawn = [self._random_new() for _ in range(DRAWN_UNTRIED)]
+            return max(drawn, key=lambda chain: self._promise(chain) / self.tree.expected_seconds(chain))
         candidates = [chain for chain in self._candidates(self._tries) if self.tree.is_new(chain)]
         self._tries = CANDIDATES if candidates else max(self._tries // 2, FEWEST_CANDIDATES)
         if not candidates:
@@ -164,8 +169,9 @@ class StageTreeSampler(IndependentSampler):
         with self._libraries.limit(limits=1, user_api="blas"):  # small matrices: more threads only wait for another
             prospects = self.tree.prospects(candidates, self._generator, BELIEFS)
         worth, better_begun = prospects.per_second, prospects.better_begun
-        one_by_one = np.argsort(-worth, axis=1, kind="stable").T.ravel().tolist()
-        best_first = [int(worth.mean(axis=0).argmax()), *one_by_one]
+        mean = worth.mean(axis=0, keepdims=True)
+        one_by_one = np.argsort(-(mean if many else worth), axis=1, kind="stable").T.ravel().tolist()
+        best_first = [int(mean.argmax()), *one_by_one]
         best, *others = [
             self._begun(candidates[index]) if better_begun[index] else candidates[index]
             for index in islice(dict.fromkeys(best_first), suggestions)

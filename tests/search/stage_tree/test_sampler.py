@@ -260,7 +260,7 @@ def test_where_many_work_at_once_a_round_of_prediction_serves_several_of_them(mo
 
 
 def test_with_many_workers_most_first_chains_are_drawn_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.stage_tree.sampler.UNTRIED", 8)
+    monkeypatch.setattr("search.stage_tree.sampler.MANY", 8)
     sampler = StageTreeSampler(space, STAGES, Reading(), seed=0, startup_trials=0, without=WITHOUT)
     study, rounds = study_with(sampler), rounds_of(sampler)
     running = [study.ask() for _ in range(8)]
@@ -283,12 +283,57 @@ def test_of_first_chains_drawn_at_random_cheap_ones_are_begun_more_often(monkeyp
         return {stage: np.array([0.0, 0.0, 0.0, 0.0, 2.0 * dear]) for stage in STAGES}
 
     def students(untried: int) -> int:
-        monkeypatch.setattr("search.stage_tree.sampler.UNTRIED", 0)
+        monkeypatch.setattr("search.stage_tree.sampler.MANY", 0)
         monkeypatch.setattr("search.stage_tree.sampler.DRAWN_UNTRIED", untried)
         study = study_with(StageTreeSampler(space, STAGES, Reading(), seed=0, startup_trials=0, expected=expected))
         return sum(space(study.ask())["distil.method"] == "logit" for _ in range(40))
 
     assert 0 < students(3) < students(1)
+
+
+def test_of_first_chains_drawn_at_random_those_that_promise_more_are_begun_more_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def students(promise: float) -> int:
+        def promised(chain: Chain) -> float:
+            return promise if chain.params["distil.method"] == "logit" else 1.0
+
+        monkeypatch.setattr("search.stage_tree.sampler.MANY", 0)
+        sampler = StageTreeSampler(space, STAGES, Reading(), seed=0, startup_trials=0, promise=promised)
+        study = study_with(sampler)
+        return sum(space(study.ask())["distil.method"] == "logit" for _ in range(40))
+
+    assert students(0.5) < students(1.0) < students(2.0)
+
+
+def test_where_many_run_suggestions_are_best_by_the_mean_of_all_beliefs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.stage_tree.sampler.SUGGESTIONS_PER_TRIAL", 1.0)
+    monkeypatch.setattr("search.stage_tree.sampler.MANY", 3)
+    sampler = tree_sampler(0)
+    study = study_with(sampler)
+    for _ in range(6):
+        trial = study.ask()
+        study.tell(trial, world(space(trial))[-1].losses)
+    seen: list[tuple[list[Chain], FloatArray]] = []
+    predict = sampler.tree.prospects
+
+    def watched(candidates: Sequence[Chain], *others: Any) -> Any:
+        prospects = predict(candidates, *others)
+        seen.append((list(candidates), prospects.per_second.mean(axis=0)))
+        return prospects
+
+    sampler.tree.prospects = watched  # type: ignore[method-assign]
+    running = [study.ask() for _ in range(5)]
+    for trial in running:
+        space(trial)
+    sampler._queue.clear()
+    space(study.ask())
+    candidates, mean = seen[-1]
+    order = [candidates[index].prefixes[-1] for index in np.argsort(-mean, kind="stable")]
+    queued = [chain.prefixes[-1] for chain in sampler._queue if chain.prefixes[-1] in order]
+    assert len(queued) >= 4
+    best_first = iter(order)
+    assert all(chain in best_first for chain in queued), "in the order of the mean"
 
 
 def test_two_workers_never_build_the_same_student() -> None:
