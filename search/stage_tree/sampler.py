@@ -54,7 +54,7 @@ MOST_SUGGESTIONS = CANDIDATES // 2
 BELIEFS = 32
 """Drawn for a round."""
 MANY = 32
-"""So many running trials are many: further suggestions are best by the mean of all beliefs."""
+"""So many running trials are many: as soon as a model is measured, further suggestions are best by the mean."""
 UNTRIED, DRAWN_UNTRIED = 128, 3
 """So many chains are begun before any model is measured; further ones are drawn at random, and run whole: what is
 expected beforehand is wrong alike for all of a kind, and they would be of few kinds. Of so many drawn the one that
@@ -171,7 +171,7 @@ class StageTreeSampler(IndependentSampler):
             prospects = self.tree.prospects(candidates, self._generator, BELIEFS)
         worth, better_begun = prospects.per_second, prospects.better_begun
         mean = worth.mean(axis=0, keepdims=True)
-        ranked = mean if len(self._planned) >= MANY else worth
+        ranked = mean if len(self._planned) >= MANY and not self.tree.is_bare else worth
         one_by_one = np.argsort(-ranked, axis=1, kind="stable").T.ravel().tolist()
         best_first = [int(mean.argmax()), *one_by_one]
         best, *others = [
