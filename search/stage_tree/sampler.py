@@ -53,12 +53,10 @@ SUGGESTIONS_PER_TRIAL = 1 / 128
 MOST_SUGGESTIONS = CANDIDATES // 2
 BELIEFS = 32
 """Drawn for a round."""
-MANY = 32
-"""So many running trials are many: as soon as a model is measured, further suggestions are best by the mean."""
-UNTRIED, DRAWN_UNTRIED = 128, 3
-"""So many chains are begun before any model is measured; further ones are drawn at random, and run whole: what is
-expected beforehand is wrong alike for all of a kind, and they would be of few kinds. Of so many drawn the one that
-promises most a second is begun."""
+MANY, DRAWN_UNTRIED = 128, 3
+"""More trials at a time than this are many. Those that begin before any model is measured are drawn at random, and run
+whole: what is expected beforehand is wrong alike for all of a kind, and they would be of few kinds. Of so many drawn
+the one that promises most a second is begun."""
 
 
 class StageTreeSampler(IndependentSampler):
@@ -158,7 +156,8 @@ class StageTreeSampler(IndependentSampler):
                 self._queue.append(chain)
         if self._ended < self._startup:
             return self._random_new()
-        if self.tree.is_bare and len(self._planned) >= UNTRIED:
+        many = len(self._planned) >= MANY
+        if self.tree.is_bare and many:
             drawn = [self._random_new() for _ in range(DRAWN_UNTRIED)]
             return max(drawn, key=lambda chain: self._promise(chain) / self.tree.expected_seconds(chain))
         candidates = [chain for chain in self._candidates(self._tries) if self.tree.is_new(chain)]
@@ -171,8 +170,7 @@ class StageTreeSampler(IndependentSampler):
             prospects = self.tree.prospects(candidates, self._generator, BELIEFS)
         worth, better_begun = prospects.per_second, prospects.better_begun
         mean = worth.mean(axis=0, keepdims=True)
-        ranked = mean if len(self._planned) >= MANY and not self.tree.is_bare else worth
-        one_by_one = np.argsort(-ranked, axis=1, kind="stable").T.ravel().tolist()
+        one_by_one = np.argsort(-(mean if many else worth), axis=1, kind="stable").T.ravel().tolist()
         best_first = [int(mean.argmax()), *one_by_one]
         best, *others = [
             self._begun(candidates[index]) if better_begun[index] else candidates[index]

@@ -260,7 +260,7 @@ def test_where_many_work_at_once_a_round_of_prediction_serves_several_of_them(mo
 
 
 def test_with_many_workers_most_first_chains_are_drawn_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.stage_tree.sampler.UNTRIED", 8)
+    monkeypatch.setattr("search.stage_tree.sampler.MANY", 8)
     sampler = StageTreeSampler(space, STAGES, Reading(), seed=0, startup_trials=0, without=WITHOUT)
     study, rounds = study_with(sampler), rounds_of(sampler)
     running = [study.ask() for _ in range(8)]
@@ -283,7 +283,7 @@ def test_of_first_chains_drawn_at_random_cheap_ones_are_begun_more_often(monkeyp
         return {stage: np.array([0.0, 0.0, 0.0, 0.0, 2.0 * dear]) for stage in STAGES}
 
     def students(untried: int) -> int:
-        monkeypatch.setattr("search.stage_tree.sampler.UNTRIED", 0)
+        monkeypatch.setattr("search.stage_tree.sampler.MANY", 0)
         monkeypatch.setattr("search.stage_tree.sampler.DRAWN_UNTRIED", untried)
         study = study_with(StageTreeSampler(space, STAGES, Reading(), seed=0, startup_trials=0, expected=expected))
         return sum(space(study.ask())["distil.method"] == "logit" for _ in range(40))
@@ -298,7 +298,7 @@ def test_of_first_chains_drawn_at_random_those_that_promise_more_are_begun_more_
         def promised(chain: Chain) -> float:
             return promise if chain.params["distil.method"] == "logit" else 1.0
 
-        monkeypatch.setattr("search.stage_tree.sampler.UNTRIED", 0)
+        monkeypatch.setattr("search.stage_tree.sampler.MANY", 0)
         sampler = StageTreeSampler(space, STAGES, Reading(), seed=0, startup_trials=0, promise=promised)
         study = study_with(sampler)
         return sum(space(study.ask())["distil.method"] == "logit" for _ in range(40))
