@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,16 +52,17 @@ class Running:
     def token_file(self) -> Path:
         return Path(self.client["RAY_AUTH_TOKEN_PATH"])
 
-    def pids(self) -> list[int]:
-        """Processes with the program's folder in their command line or environment, itself excepted."""
-        found = []
+    def pids(self) -> set[int]:
+        """The program's processes, itself excepted: its descendants, as some of Ray's write over their environment,
+        and those with its folder in their command line or environment, as others outlive their parents."""
+        found = set(below(self.process.pid))
         for place in Path("/proc").glob("[0-9]*"):
             try:
                 text = (place / "cmdline").read_bytes() + (place / "environ").read_bytes()
             except OSError:
                 continue
             if str(self.token_file.parent).encode() in text and place.name != str(os.getpid()):
-                found.append(int(place.name))
+                found.add(int(place.name))
         return found
 
 
@@ -166,24 +167,29 @@ def gcs_address(running: Running) -> str:
     raise AssertionError("no GCS runs")
 
 
-def listening(pids: list[int]) -> set[tuple[str, int]]:
-    """IPv4 addresses and ports that these processes listen on."""
-    inodes = set()
-    for descriptor in (file for pid in pids for file in Path(f"/proc/{pid}/fd").glob("*")):
-        with suppress(OSError):
-            inodes |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(descriptor)))
+def listening(pids: Iterable[int]) -> dict[tuple[str, int], int]:
+    """IPv4 addresses and ports that these processes listen on, each with its process."""
+    owners = dict[str, int]()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(OSError):
+                owners |= dict.fromkeys(re.findall(r"socket:\[(\d+)\]", os.readlink(descriptor)), pid)
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    found = [row[1].split(":") for row in rows if row[3] == "0A" and row[9] in inodes]
-    return {(".".join(str(byte) for byte in reversed(bytes.fromhex(ip))), int(port, 16)) for ip, port in found}
+    found = {tuple(row[1].split(":")): owners[row[9]] for row in rows if row[3] == "0A" and row[9] in owners}
+    return {
+        (".".join(str(byte) for byte in reversed(bytes.fromhex(ip))), int(port, 16)): pid
+        for (ip, port), pid in found.items()
+    }
 
 
 def test_the_dashboard_is_on_loopback_and_no_agent_takes_a_job_without_the_token(running: Running) -> None:
     """An agent beside each node can start jobs too, on a port of its own; only metrics are for everybody."""
-    deadline, answers = time.monotonic() + 60, list[tuple[int, str]]()
-    while sum(status == 401 for status, _ in answers) < 4:  # an agent listens some seconds after its node is there
-        assert time.monotonic() < deadline, answers
+    deadline, refusing, answers = time.monotonic() + 60, set[int](), list[tuple[int, str]]()
+    while len(refusing) < 4:  # an agent listens some seconds after its node is there
+        assert time.monotonic() < deadline, (answers, listening(running.pids()))
         ports = listening(running.pids())
         answers = [fetched(f"http://{ip}:{port}/api/job_agent/jobs/any/logs", None) for ip, port in sorted(ports)]
+        refusing = {ports[port] for port, (status, _) in zip(sorted(ports), answers, strict=True) if status == 401}
     assert [ip for ip, port in ports if running.url.endswith(f":{port}")] == ["127.0.0.1"]
     for status, text in answers:
         assert status == 401 or (status == 200 and text.startswith("# HELP")), text
@@ -196,11 +202,11 @@ def test_it_stops_without_a_trace(running: Running, tmp_path: Path) -> None:
     assert status == 0, said
     client, folder, url = running.client, running.token_file.parent, running.url
     time.sleep(1)
-    before = {*running.pids(), *below(running.process.pid)}
-    assert len(before) > 20  # the dashboard's own too, which hide where they are from
+    before = running.pids()
+    assert len(before) > 20  # the dashboard's own too
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(60) == 0
-    assert [pid for pid in before if alive(pid)] == [] and running.pids() == []
+    assert [pid for pid in before if alive(pid)] == [] and not running.pids()
     assert not folder.exists()
     assert client["RAY_AUTH_TOKEN_PATH"].startswith(str(folder))
     with pytest.raises(urllib.error.URLError):
