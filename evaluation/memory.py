@@ -17,10 +17,12 @@ from typing import Any
 from pipeline.runtime import load_deployment
 
 MEBIBYTE = 2**20
+PROCESS_STATUS = Path("/proc/self/status")
+"""Where Linux tells what a process has resident; other systems have no such file."""
 _asking = threading.Lock()
 
 
-def peak_memory_mb(folder: Path, texts: Sequence[str], threads: int) -> float:
+def peak_memory_mb(folder: Path, texts: Sequence[str], threads: int) -> float | None:
     """Peak resident set of a process of its own that loads the model and answers `texts`, above that before it, MiB.
 
     All code of the runtime is resident before. The process is forked from one that is kept for this until the caller
@@ -31,11 +33,16 @@ def peak_memory_mb(folder: Path, texts: Sequence[str], threads: int) -> float:
         texts: comments, answered one by one.
         threads: of the runtime.
 
+    Returns:
+        MiB; None where the system does not tell it, as macOS does not.
+
     Raises:
         RuntimeError: the process could not load the model or answer.
         FileNotFoundError: there is no model in the folder.
     """
     runtime = load_deployment(folder).runtime
+    if not PROCESS_STATUS.is_file():
+        return None
     asked = {"folder": str(folder), "threads": threads, "texts": list(texts)}
     with _asking:
         answer = _ask(runtime, asked)

@@ -64,6 +64,7 @@ class CompressionStageMetrics:
     throughput_samples_per_sec: float | None = None
     """At batch 32."""
     peak_memory_mb: float | None = None
+    """None where the system does not tell it (all but Linux)."""
     size_compression_ratio: float | None = None
     """Baseline size / this size."""
     speedup_factor: float | None = None

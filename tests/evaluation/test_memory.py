@@ -63,6 +63,11 @@ def test_peak_memory_of_a_folder_that_cannot_be_loaded_is_an_error_that_names_it
         peak_memory_mb(tmp_path, ["a"], 1)
 
 
+def test_peak_memory_is_unknown_where_the_system_does_not_tell_it(tmp_path, tiny_teacher, monkeypatch):
+    monkeypatch.setattr(memory, "PROCESS_STATUS", tmp_path / "none")
+    assert peak_memory_mb(tiny_teacher.path, TEXTS, 1) is None
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the allocator has nothing to count")
 def test_peak_cuda_memory_is_what_was_held_at_once():
     held = torch.ones(2**20, device="cuda")  # 4 MiB, there before
