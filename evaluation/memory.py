@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ MEBIBYTE = 2**20
 PROCESS_STATUS = Path("/proc/self/status")
 """Where Linux tells what a process has resident; other systems have no such file."""
 _asking = threading.Lock()
+_probes = dict[tuple[str, int], subprocess.Popen[str]]()
+"""By runtime and by the process that asks."""
 
 
 def peak_memory_mb(folder: Path, texts: Sequence[str], threads: int) -> float | None:
@@ -45,29 +46,29 @@ def peak_memory_mb(folder: Path, texts: Sequence[str], threads: int) -> float | 
         return None
     asked = {"folder": str(folder), "threads": threads, "texts": list(texts)}
     with _asking:
-        answer = _ask(runtime, asked)
-        if not answer:  # it was killed since the last time
-            _probe.cache_clear()
-            answer = _ask(runtime, asked) or {"error": "its process ends before it answers; what it says is in the log"}
+        answer = _ask(runtime, asked) or _ask(runtime, asked)  # its process may have been killed since the last time
     if "mb" not in answer:
-        raise RuntimeError(f"peak memory of {folder} could not be measured: {answer['error']}")
+        problem = answer.get("error", "its process ends before it answers; what it says is in the log")
+        raise RuntimeError(f"peak memory of {folder} could not be measured: {problem}")
     return float(answer["mb"])
 
 
 def _ask(runtime: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """The answer of this process's probe for a runtime; nothing where it has ended."""
-    probe = _probe(runtime, os.getpid())
+    """The answer of this process's probe for a runtime; nothing where it has ended, and then the next is a new one."""
+    mine = runtime, os.getpid()  # a fork of this process has another: none is asked by two
+    probe = _probes.get(mine) or _probes.setdefault(mine, _started(runtime))
     assert probe.stdin and probe.stdout
     with suppress(BrokenPipeError):
         probe.stdin.write(json.dumps(asked) + "\n")
         probe.stdin.flush()
     answer: dict[str, Any] = json.loads(probe.stdout.readline() or "{}")
+    if not answer:
+        del _probes[mine]
     return answer
 
 
-@cache
-def _probe(runtime: str, owner: int) -> subprocess.Popen[str]:
-    """`memory_probe.py`, started by process `owner`: a fork of it has another, and none is asked by two."""
+def _started(runtime: str) -> subprocess.Popen[str]:
+    """`memory_probe.py` for a runtime."""
     root = Path(__file__).resolve().parent.parent
     probe = subprocess.Popen(
         [sys.executable, "-W", "ignore", str(Path(__file__).with_name("memory_probe.py")), runtime],

@@ -44,7 +44,7 @@ def test_peak_memory_does_not_hang_on_what_was_measured_before(tmp_path, tiny_te
 
 def test_peak_memory_is_measured_after_its_process_was_killed(tiny_teacher):
     first = peak_memory_mb(tiny_teacher.path, TEXTS, 1)
-    probe = memory._probe("onnxruntime", os.getpid())
+    probe = memory._probes["onnxruntime", os.getpid()]
     probe.kill()
     probe.wait()
     assert peak_memory_mb(tiny_teacher.path, TEXTS, 1) == pytest.approx(first, abs=0.5)
