@@ -9,12 +9,13 @@ of the hypervolume of all chains of the space (as in `search/tally.py`: of model
 "computing" is what workers have computed, "held" their number by the clock, the GPU-hours that a cluster is paid for:
 one that waits for another's model computes nothing, and is held all the same. A trial takes `--trial-seconds` beside
 its new models, also one that has none, and a new model `--measure-seconds` beside its stage, and `--timing-seconds` to
-measure its speed, with reuse the first of each shape alone: means of `recorded_mixed.yaml` (`simulation_costs.py`). A
-search that ends before has not reached its 95 %; "ended at" says after how many computing seconds, and `share_at` in
-the file of `--json` what it had on the way; `--patience` ends those of a policy that takes long itself. With
-`--to-the-end` a search goes on until it has all its trials. "Clock" is when the 95 % were there. "Program" is what
-simulator and policy themselves take of a core. Below each table stands what its workers would cost if they knew
-everything before and none was idle.
+measure its speed, with reuse the first of each shape alone: means of `recorded_mixed.yaml` (`simulation_costs.py`).
+`--driver-seconds` is what each trial takes of the one driver, while other workers wait for it. A search that ends
+before has not reached its 95 %; "ended at" says after how many computing seconds, and `share_at` in the file of
+`--json` what it had on the way; `--patience` ends those of a policy that takes long itself. With `--to-the-end` a
+search goes on until it has all its trials. "Clock" is when the 95 % were there. "Program" is what simulator and policy
+themselves take of a core. Below each table stands what its workers would cost if they knew everything before and none
+was idle.
 """
 
 from __future__ import annotations

@@ -57,6 +57,8 @@ class Cluster:
     """To measure the speed of a new model; with reuse, of the first of each shape alone (`evaluation/shape.py`)."""
     trial_seconds: float = 0.0
     """Of each trial beside its new models, and of one that has none: to start, to find what is there, to report."""
+    driver_seconds: float = 0.0
+    """Of each trial in the one process that hands out all: a worker waits for it while it is at another's."""
     deaths_per_hour: float = 0.0
     """Deaths of a worker in an hour of its work; the trial fails, and its stages so far stay."""
     straggler_share: float = 0.0
@@ -107,7 +109,7 @@ class Simulation:
         self._untimed: defaultdict[str, list[Row]] = defaultdict(list)
         """New models that await that."""
         self._ids = count()
-        self._now = 0.0
+        self._now = self._driver_free = 0.0
         self.history = History()
 
     def run(
@@ -136,6 +138,9 @@ class Simulation:
         """Trial after trial; each pause is handed to the clock."""
         done = 0.0
         while self._now < seconds and done * self._cluster.workers < busy_seconds:
+            if self._cluster.driver_seconds:
+                self._driver_free = max(self._driver_free, self._now) + self._cluster.driver_seconds
+                yield self._driver_free - self._now
             trial_id = str(next(self._ids))
             suggested = self._searcher.suggest(trial_id)
             if not isinstance(suggested, dict) or "params" not in suggested:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+LACKED = {"driver_seconds": 0.0}
+"""Settings that lines of before they were there lack, with what they had been."""
 Task = tuple[str, bool, int, int]
 """Sampler, reuse, workers and seed of a run."""
 
@@ -24,7 +26,7 @@ class KeptRuns:
         lines = file.read_text(encoding="utf-8").splitlines() if file and file.is_file() else []
         for line in lines:
             kept = json.loads(line)
-            if kept["settings"] == self._settings:
+            if LACKED | kept["settings"] == LACKED | self._settings:
                 self.runs[task_of(kept["run"])] = kept["run"]
 
     def add(self, run: dict[str, Any]) -> None:

@@ -115,6 +115,8 @@ def test_kept_runs_are_those_of_the_same_settings(tmp_path: Path) -> None:
     KeptRuns(tmp_path / "runs", {"table": "b"}).add(run | {"seed": 4})
     assert KeptRuns(tmp_path / "runs", {"table": "a"}).runs == {("tpe", True, 8, 3): run}
     assert KeptRuns(tmp_path / "runs", {"table": "c"}).runs == KeptRuns(None, {"table": "a"}).runs == {}
+    assert KeptRuns(tmp_path / "runs", {"table": "a", "driver_seconds": 0.0}).runs == {("tpe", True, 8, 3): run}
+    assert not KeptRuns(tmp_path / "runs", {"table": "a", "driver_seconds": 0.1}).runs
 
 
 def test_to_the_end_a_search_has_all_its_trials(table: Path) -> None:

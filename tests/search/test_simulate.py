@@ -91,6 +91,14 @@ class OneShapeAStage(ByHand):
         return row and row | {"timed_model": row["stage"]}
 
 
+def test_workers_wait_for_the_one_driver_and_that_is_no_work() -> None:
+    history, _ = simulated(
+        config(2, points=[POINTS[0], POINTS[3]]), ByHand(), Cluster(workers=2, measure_seconds=3.0, driver_seconds=50.0)
+    )
+    assert [time for time, _ in history.models] == [153.0, 203.0]  # handed out after 50 and 100 s
+    assert history.busy_seconds == 206.0 and history.utilisation(2) == 50.0 / 200.0
+
+
 def test_of_models_of_one_shape_the_first_is_timed_and_without_reuse_each() -> None:
     def seconds(reuse: bool) -> float:
         cluster = Cluster(measure_seconds=1.0, timing_seconds=5.0, reuse=reuse)
