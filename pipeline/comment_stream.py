@@ -155,15 +155,21 @@ class _Paused(Exception):
 
 
 class _RowLines:
-    """Lines for the csv module, which takes as many as a row needs: of one row at most `LONGEST_LINE` bytes."""
+    """Lines for the csv module, which takes as many as a row needs: of one row at most `LONGEST_LINE` bytes.
+
+    A line with a fault goes there too, as it stands: without it, the rest of its row would be taken for rows.
+    """
 
     def __init__(self, lines: Iterable[bytes | Mark]) -> None:
         self._lines = iter(lines)
         self.number = self.begun = self._bytes = 0
+        self.fault = ""
+        """Why the row cannot be read; empty if it can."""
 
     def new_row(self) -> None:
         """The next line begins a row."""
         self.begun = self._bytes = 0
+        self.fault = ""
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -179,11 +185,17 @@ class _RowLines:
     def _counted(self, line: bytes | Mark) -> str:
         self.number += 1
         self.begun = self.begun or self.number
-        text = _decoded(line, self.number) + "\n"
         self._bytes += len(line) if isinstance(line, bytes) else 0
         if self._bytes > LONGEST_LINE:
             raise ValueError(TOO_LONG_ROW)
-        return text
+        try:
+            return _decoded(line, self.number) + "\n"
+        except ValueError as error:
+            if isinstance(line, Mark):
+                raise
+            where = f"line {self.number}: " if self.number > self.begun else ""
+            self.fault = self.fault or f"{where}{error}"
+            return line.decode(errors="replace") + "\n"
 
 
 def _read_rows(lines: Iterable[bytes | Mark], separator: str, field: str) -> Iterator[Comment | Mark]:
@@ -193,15 +205,19 @@ def _read_rows(lines: Iterable[bytes | Mark], separator: str, field: str) -> Ite
     header: list[str] | None = None
     while True:
         source.new_row()
+        row: list[str] | None = []
         try:
             row = next(rows, None)
         except _Paused:
             yield Mark.PAUSE
-            continue
-        except (csv.Error, ValueError) as error:
+        except csv.Error as error:
+            source.fault = source.fault or f"malformed row: {error}"
+        except ValueError as error:
+            source.fault = str(error)
+        if source.fault:
             if header is None:
-                raise InputError([f"header of the input: {error}; its first row must name the columns"]) from error
-            yield Comment(source.begun, error=f"malformed row: {error}" if isinstance(error, csv.Error) else str(error))
+                raise InputError([f"header of the input: {source.fault}; its first row must name the columns"])
+            yield Comment(source.begun, error=source.fault)
             continue
         if row is None:
             break

@@ -120,6 +120,30 @@ def test_a_broken_row_is_named_and_the_rest_goes_on():
     assert "2 columns" in broken[3] and "UTF-8" in broken[5] and "longer" in broken[9]
 
 
+@pytest.mark.parametrize("bad", [b"\xff", b"\0", b"\xc3"])
+def test_a_row_with_a_line_that_cannot_be_read_is_left_out_whole(bad):
+    data = b'text,id\n"bad ' + bad + b'\n",2\nok,3\n"a\n' + bad + b'""\nb, c",4\n"x",5\n"' + bad + b'",6\nlast,7'
+    found = read(data, "csv")
+    assert [(one.text, one.id) for one in found if not one.error] == [("ok", '"3"'), ("x", '"5"'), ("last", '"7"')]
+    assert [one.line for one in found if one.error] == [2, 5, 9]
+    assert found[2].error.startswith("line 6: ") and not found[0].error.startswith("line")
+
+
+@given(st.lists(st.tuples(st.text('a,\n"', max_size=9), st.text('b\n\r"', max_size=9)), max_size=8), st.data())
+def test_bad_bytes_cost_their_own_rows_alone(rows, data):
+    broken = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerow(["text", "id"])
+    for (text, own), bad in zip(rows, broken, strict=True):
+        place = data.draw(st.integers(0, len(text)))
+        writer.writerow([f"{text[:place]}\x1a{text[place:]}" if bad else text, own])
+    found = read(file.getvalue().encode().replace(b"\x1a", b"\xff"), "csv")
+    assert [bool(one.error) for one in found] == broken
+    whole = [row for row, bad in zip(rows, broken, strict=True) if not bad]
+    assert [(one.text, json.loads(one.id)) for one in found if not one.error] == whole
+
+
 def test_a_quotation_mark_that_is_never_closed_does_not_eat_the_input():
     data = b'text,x\n"a,1\n' + b"some more text,2\n" * 200_000
     found = read(data, "csv")
