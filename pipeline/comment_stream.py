@@ -20,6 +20,8 @@ CHUNK, CHUNK_CHARACTERS = 2048, 4 * LONGEST_LINE
 
 TOO_LONG_LINE = f"longer than {LONGEST_LINE:,} bytes"
 TOO_LONG_ROW = f"row {TOO_LONG_LINE}; is a quotation mark never closed?"
+GIVEN_UP = 2 * LONGEST_LINE + 1
+"""A row of more bytes is not followed to its end: a quotation mark is never closed, and the next line begins a row."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -157,7 +159,8 @@ class _Paused(Exception):
 class _RowLines:
     """Lines for the csv module, which takes as many as a row needs: of one row at most `LONGEST_LINE` bytes.
 
-    A line with a fault goes there too, as it stands: without it, the rest of its row would be taken for rows.
+    A line with a fault goes there too, or the rest of its row would be taken for rows: as it stands, or, where the row
+    is too long, no more of it than tells whether the row goes on.
     """
 
     def __init__(self, lines: Iterable[bytes | Mark]) -> None:
@@ -185,14 +188,16 @@ class _RowLines:
     def _counted(self, line: bytes | Mark) -> str:
         self.number += 1
         self.begun = self.begun or self.number
-        self._bytes += len(line) if isinstance(line, bytes) else 0
-        if self._bytes > LONGEST_LINE:
+        self._bytes += len(line) if isinstance(line, bytes) else LONGEST_LINE + 1
+        if self._bytes > GIVEN_UP:
             raise ValueError(TOO_LONG_ROW)
+        if isinstance(line, Mark) or self._bytes > LONGEST_LINE:
+            self.fault = self.fault or TOO_LONG_ROW
+            odd = line is Mark.TOO_LONG_ODD if isinstance(line, Mark) else line.count(b'"') % 2
+            return '"\n' if odd else "\n"
         try:
             return _decoded(line, self.number) + "\n"
         except ValueError as error:
-            if isinstance(line, Mark):
-                raise
             where = f"line {self.number}: " if self.number > self.begun else ""
             self.fault = self.fault or f"{where}{error}"
             return line.decode(errors="replace") + "\n"

@@ -21,7 +21,10 @@ class Mark(Enum):
 
     TOO_LONG = 1
     """A line that is longer than `LONGEST_LINE`; its bytes are gone."""
-    PAUSE = 2
+    TOO_LONG_ODD = 2
+    """The same, with an odd number of quotation marks: in CSV it opens a quoted text that it does not close, or closes
+    one that it did not open."""
+    PAUSE = 3
     """No more for now: answer what is there."""
 
 
@@ -30,25 +33,30 @@ class LineSplitter:
 
     def __init__(self) -> None:
         self._begun = bytearray()
+        self._quotes_left_out = 0
 
     def feed(self, block: bytes) -> list[bytes | Mark]:
         """The lines that end in this block, without their `\\n`."""
         first, *others = block.split(b"\n")
         if len(self._begun) <= LONGEST_LINE + 1:  # beyond that it is too long, whatever follows
             self._begun += first
+        else:
+            self._quotes_left_out += first.count(b'"')
         if not others:
             return []
-        ended = [_not_too_long(bytes(self._begun)), *map(_not_too_long, others[:-1])]
-        self._begun = bytearray(others[-1])
+        ended = [_not_too_long(bytes(self._begun), self._quotes_left_out), *map(_not_too_long, others[:-1])]
+        self._begun, self._quotes_left_out = bytearray(others[-1]), 0
         return ended
 
     def end(self) -> list[bytes | Mark]:
         """The last line, if it has no `\\n`."""
-        return [_not_too_long(bytes(self._begun))] if self._begun else []
+        return [_not_too_long(bytes(self._begun), self._quotes_left_out)] if self._begun else []
 
 
-def _not_too_long(line: bytes) -> bytes | Mark:
-    return line if len(line) - line.endswith(b"\r") <= LONGEST_LINE else Mark.TOO_LONG
+def _not_too_long(line: bytes, quotes_left_out: int = 0) -> bytes | Mark:
+    if len(line) - line.endswith(b"\r") <= LONGEST_LINE:
+        return line
+    return Mark.TOO_LONG_ODD if (line.count(b'"') + quotes_left_out) % 2 else Mark.TOO_LONG
 
 
 def read_lines(raw: RawIOBase) -> Iterator[bytes | Mark]:

@@ -129,6 +129,13 @@ def test_a_row_with_a_line_that_cannot_be_read_is_left_out_whole(bad):
     assert found[2].error.startswith("line 6: ") and not found[0].error.startswith("line")
 
 
+@pytest.mark.parametrize("text", [b"x" * 2**21 + b'\n""y""', b'a\n""' + b"x" * 2**21, (b"x" * 99 + b'""\n') * 15_000])
+def test_a_row_that_is_too_long_is_left_out_whole(text):
+    found = read(b'text,id\n"' + text + b'",2\nok,3\n"a\nb",4\n"' + text + b'",5\nlast,6', "csv")
+    assert [(one.text, one.id) for one in found if not one.error] == [("ok", '"3"'), ("a\nb", '"4"'), ("last", '"6"')]
+    assert [one.error.partition(";")[0] for one in found if one.error] == ["row longer than 1,048,576 bytes"] * 2
+
+
 @given(st.lists(st.tuples(st.text('a,\n"', max_size=9), st.text('b\n\r"', max_size=9)), max_size=8), st.data())
 def test_bad_bytes_cost_their_own_rows_alone(rows, data):
     broken = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))

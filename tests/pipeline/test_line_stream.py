@@ -48,6 +48,13 @@ def test_a_line_may_be_a_mebibyte_long_and_no_longer(end, size):
         assert found == [data.removesuffix(b"\n") if fits else Mark.TOO_LONG, *tail]
 
 
+@given(st.lists(st.sampled_from([b'"', b'a"', b"a"]), max_size=9), st.integers(2**14, 2**20))
+def test_of_a_line_that_is_too_long_it_is_known_whether_its_quotation_marks_pair(parts, size):
+    data = (b"x" * (LONGEST_LINE // 4)).join([b"", *parts, b"", b"", b"", b"", b""]) + b"x\n"
+    blocks = [data[start : start + size] for start in range(0, len(data), size)]
+    assert split(blocks) == [Mark.TOO_LONG_ODD if data.count(b'"') % 2 else Mark.TOO_LONG]
+
+
 def test_an_endless_line_is_not_held():
     splitter, block = LineSplitter(), b"x" * 2**16
     tracemalloc.start()
