@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import EMBEDDED, DataConfig
+from pipeline.line_stream import LONGEST_LINE
 
 if TYPE_CHECKING:
     from pandas import Series
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
+LONGEST_TEXT = 2 * LONGEST_LINE
+"""Characters of a field of CSV, to which a quotation mark that is never closed is followed."""
 _EMPTY = "empty file; it needs a header and rows"
 # The mark of UTF-32 begins like that of UTF-16, so it is tried first.
 _BYTE_ORDER_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
@@ -130,6 +133,7 @@ def _read_csv(content: bytes, path: Path, config: DataConfig, problems: list[str
     places: list[int] = []
     ragged: list[int] = []
     line, whole = 1, True
+    csv.field_size_limit(LONGEST_TEXT)
     opened = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="")
     reader = csv.reader(opened, delimiter=separator, strict=True)
     try:
@@ -153,10 +157,11 @@ def _read_csv(content: bytes, path: Path, config: DataConfig, problems: list[str
                 ragged.append(place)
     except csv.Error as error:
         whole = False
-        problems.append(
-            f"{key}: malformed row in line {line} ({error}); put texts that hold the separator, a quotation mark or a "
-            'line break in "…", and double each quotation mark inside'
-        )
+        remedy = "close its quotation mark, or shorten its text"
+        if "field limit" not in str(error):
+            texts = "texts that hold the separator, a quotation mark or a line break"
+            remedy = f'put {texts} in "…", and double each quotation mark inside'
+        problems.append(f"{key}: malformed row in line {line} ({error}); {remedy}")
     if whole and not places and not ragged:
         problems.append(f"{key}: no rows below the header; add comments" if header else f"{key}: {_EMPTY}")
     if ragged:

@@ -65,6 +65,13 @@ def test_columns_with_words_most_to_read_first(tmp_path):
     assert read_columns(str(tmp_path / "k.parquet")).texts == ("kind",)
 
 
+def test_a_long_text_is_read(tmp_path):
+    file = tmp_path / "c.csv"
+    file.write_text(f'comment;toxic\n"{"so; " * 50_000}";1\nab;0\n', encoding="utf-8")
+    found = read_columns(str(file))
+    assert found.separator == ";" and list(found.values["comment"].str.len()) == [200_000, 2]
+
+
 def test_columns_that_share_a_name_are_left_out(tmp_path):
     file = tmp_path / "c.csv"
     file.write_text("text,note,note\nab,x,y\ncd,z,w\n", encoding="utf-8")

@@ -108,6 +108,12 @@ def test_byte_order_mark_blank_lines_and_line_ends(tmp_path: Path, newline: str)
     assert read_comments(config_for(path))["comment"].tolist() == ["ভালো", "মন্দ"]
 
 
+@pytest.mark.parametrize("length", [131_073, 2**20])
+def test_a_text_may_be_as_long_as_one_that_is_answered(tmp_path: Path, length: int) -> None:
+    path = write(tmp_path, HEADER + GOOD_ROWS + f'"{"ক" * (length - 1)},",1,0\n')
+    assert [len(text) for text in read_comments(config_for(path))["comment"]] == [4, 4, length]
+
+
 @pytest.mark.parametrize("written", [["0", "1"], ["0.0", "1.0"], ["False", "TRUE"], [" 0", "1 "]])
 def test_labels_in_a_csv_file(tmp_path: Path, written: list[str]) -> None:
     path = write(tmp_path, f"{HEADER}a,{written[0]},1\nb,{written[1]},0\n")
@@ -216,6 +222,10 @@ BAD_CSV = {
     ),
     "quote left open in the header": ('"' + HEADER + GOOD_ROWS, ["malformed row in line 1", "double each quotation"]),
     "text after quote": (HEADER + GOOD_ROWS + '"well" no,1,0\n', ["malformed row in line 4", "double each quotation"]),
+    "quote left open before much more": (
+        HEADER + GOOD_ROWS + '"open,1,0\n' + "b,0,1\n" * 400_000,
+        ["malformed row in line 4", "(2097152)", "close its quotation mark"],
+    ),
     "no positives": (HEADER + "a,0,0\nb,1,0\n", ["'threat'", "no positives", "take the label out of the list"]),
     "no negatives": (HEADER + "a,0,1\nb,1,1\n", ["'threat'", "no negatives", "take the label out of the list"]),
 }
