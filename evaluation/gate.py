@@ -137,7 +137,7 @@ def _show(result: GateResult, duplicates: DuplicateReport, quiet: bool) -> None:
     if not quiet:
         critical = repr(result.limits.critical_label)
         _console().print(result.as_table())
-        print(f"at most: with {result.limits.confidence:.0%} confidence the drop is no larger")
+        print(f"at most: with {result.limits.level} confidence the drop is no larger")
         print(f"{counted(result.comments, 'different comment')}, {result.critical_positives:,} of them {critical}")
         print(f"{counted(duplicates.duplicate_rows, 'row')} with a text seen before, not counted again")
         if duplicates.conflicting_texts:

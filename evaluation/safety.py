@@ -64,6 +64,11 @@ class SafetyLimits:
             raise ValueError(f"safety.confidence={self.confidence}: give a number between 0.5 and 1, such as 0.95")
 
     @property
+    def level(self) -> str:
+        """The confidence as it is told: `95%`, `99.5%`."""
+        return f"{100 * self.confidence:.10g}%"
+
+    @property
     def of_drops(self) -> FloatArray:
         """The limits in the order of `SafetyResult`'s drops, shape [3]."""
         return np.array([self.max_f1_drop, self.max_critical_f1_drop, self.max_critical_recall_drop])
@@ -195,8 +200,8 @@ def _verdict(drops: FloatArray, uppers: FloatArray, limits: SafetyLimits) -> tup
     if np.isnan(drops).any():
         return "inconclusive", f"no comment has the critical label {limits.critical_label!r}"
     if within.all():
-        return "safe", f"every {limits.confidence:.0%} upper bound is within its limit"
-    return "inconclusive", f"{limits.confidence:.0%} upper bound beyond the limit: {listed(uppers, ~within)}"
+        return "safe", f"every {limits.level} upper bound is within its limit"
+    return "inconclusive", f"{limits.level} upper bound beyond the limit: {listed(uppers, ~within)}"
 
 
 def _positives_needed(pairs: Pairs, drops: FloatArray, limits: SafetyLimits, seed: int) -> int | None:
@@ -233,7 +238,7 @@ def _validate(
             f"safety.critical_label={limits.critical_label!r}: no such label (has: {', '.join(label_names)}); name one"
         )
     if rounds < 100:
-        raise ValueError(f"rounds={rounds}: too few for a {limits.confidence:.0%} bound; give at least 100")
+        raise ValueError(f"rounds={rounds}: too few for a {limits.level} bound; give at least 100")
     shape = arrays["labels"].shape
     for name, values in arrays.items():
         if values.ndim != 2 or values.shape != shape or shape[1] != len(label_names) or shape[0] == 0:

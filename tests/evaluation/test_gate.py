@@ -75,6 +75,8 @@ def test_the_same_model_is_safe_and_a_silent_one_is_not(folders, data, capsys):
     status, out, err = run(capsys, folders["same"], folders["teacher"], data)
     assert (status, err) == (0, "")
     assert out.splitlines()[-1] == "safe: every 95% upper bound is within its limit"
+    _, out, _ = run(capsys, folders["same"], folders["teacher"], data, "--limits", "confidence=0.995")
+    assert "at most: with 99.5% confidence the drop is no larger\n" in out
     status, out, _ = run(capsys, folders["silent"], folders["teacher"], data)
     assert status == 1
     assert out.splitlines()[-1].startswith("unsafe: beyond the limit: f1_drop ")

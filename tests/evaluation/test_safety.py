@@ -281,6 +281,18 @@ def test_what_is_not_0_or_1_or_of_another_length_is_named(data):
             check(*arrays.values(), same_model=same_model)
 
 
+@pytest.mark.parametrize(
+    ("confidence", "told"), [(0.95, "95%"), (0.975, "97.5%"), (0.995, "99.5%"), (0.57, "57%"), (0.999999, "99.9999%")]
+)
+def test_the_confidence_is_told_as_it_was_set(confidence, told):
+    limits = SafetyLimits("threat", confidence=confidence)
+    few, many = np.ones((3, 2)), np.ones((2000, 2))
+    assert check(many, many, many, limits).reason == f"every {told} upper bound is within its limit"
+    assert check(few, few, few, limits).reason.startswith(f"{told} upper bound beyond the limit: ")
+    with pytest.raises(ValueError, match=f"too few for a {told} bound"):
+        check(few, few, few, limits, rounds=10)
+
+
 @given(st.text().filter(lambda name: name not in ("threat", "spam")))
 def test_an_unknown_critical_label_is_named(name):
     ones = np.ones((3, 2))
