@@ -2,6 +2,8 @@
 
 python predict.py comments.txt      one comment a line, in UTF-8; without a file, from standard input
 python predict.py comments.jsonl    a JSON string, or an object with "text", a line
+
+A line that is neither is answered with an error in its place, and the exit status is then 3.
 """
 
 import io
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 FOLDER = Path(__file__).resolve().parent
 MODELS = {
@@ -24,23 +27,32 @@ MODELS = {
 """Source and class that run a model; one of the sources stands beside this file."""
 
 
-def main() -> None:
-    """Read, answer in batches as they come, write."""
+def main() -> int:
+    """Read, answer in batches as they come, write; the exit status: 3 if a line could not be read, else 0."""
     deploy, decisions = (json.loads((FOLDER / f"{name}.json").read_text("utf-8")) for name in ("deploy", "decisions"))
     model = load_model(deploy["runtime"])
     # Where a comment's answer depends on the others of its batch, it is answered alone, as it was measured.
-    batch = 32 if deploy["batch_invariant"] else 1
-    comments = read(sys.argv[1] if len(sys.argv) > 1 else None)
+    size = 32 if deploy["batch_invariant"] else 1
+    comments = enumerate(read(sys.argv[1] if len(sys.argv) > 1 else None), 1)
     sys.stdout = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="\n")
-    line = 0
-    while texts := list(islice(comments, batch)):
-        for logits in model.predict_logits(texts, batch).astype(np.float64):
-            line += 1
-            answer = (0.5 * (1.0 + np.tanh(0.5 * logits))).tolist()
-            cut = zip(decisions["labels"], answer, decisions["thresholds"], strict=True)
-            labels = [label for label, probability, threshold in cut if probability >= threshold]
-            probabilities = {label: round(one, 6) for label, one in zip(decisions["labels"], answer, strict=True)}
-            print(json.dumps({"line": line, "labels": labels, "probabilities": probabilities}, ensure_ascii=False))
+    status = 0
+    while batch := list(islice(comments, size)):
+        texts = [text for _, (text, error) in batch if not error]
+        logits = iter(model.predict_logits(texts, size).astype(np.float64) if texts else ())
+        for line, (_, error) in batch:
+            status = 3 if error else status
+            said = {"error": error} if error else answer(next(logits), decisions)
+            print(json.dumps({"line": line, **said}, ensure_ascii=False))
+    return status
+
+
+def answer(logits: NDArray[np.float64], decisions: dict[str, Any]) -> dict[str, Any]:
+    """Labels and probabilities of one comment."""
+    given = (0.5 * (1.0 + np.tanh(0.5 * logits))).tolist()
+    cut = zip(decisions["labels"], given, decisions["thresholds"], strict=True)
+    labels = [label for label, probability, threshold in cut if probability >= threshold]
+    probabilities = {label: round(one, 6) for label, one in zip(decisions["labels"], given, strict=True)}
+    return {"labels": labels, "probabilities": probabilities}
 
 
 def load_model(runtime: str) -> Any:
@@ -50,20 +62,36 @@ def load_model(runtime: str) -> Any:
     return getattr(import_module(module), name)(FOLDER)
 
 
-def read(file: str | None) -> Iterator[str]:
-    """The comments, one after the other; bytes that are not UTF-8 become replacement characters."""
+def read(file: str | None) -> Iterator[tuple[str, str]]:
+    """The comments, one after the other, each with its error, or ""; bytes that are not UTF-8 become U+FFFD."""
     source = open(file, "rb") if file else sys.stdin.buffer  # noqa: SIM115
-    as_json = bool(file) and str(file).endswith(".jsonl")
-    for number, line in enumerate(io.TextIOWrapper(source, "utf-8-sig", "replace", newline="\n"), 1):
-        if not as_json:
-            yield line.rstrip("\r\n")
-            continue
+    parse = text_in_json if file and file.endswith(".jsonl") else str
+    for line in io.TextIOWrapper(source, "utf-8-sig", "replace", newline="\n"):
+        try:
+            comment = parse(line.removesuffix("\n").removesuffix("\r")), ""
+        except ValueError as error:
+            comment = "", str(error)
+        yield comment
+
+
+def text_in_json(line: str) -> str:
+    """The text in a line of JSON, with U+FFFD for half an emoji that was cut off; ValueError says why there is none."""
+    try:
         value = json.loads(line)
-        text = value.get("text") if isinstance(value, dict) else value
-        if not isinstance(text, str):
-            raise SystemExit(f'{file}: line {number} is no string and no object with "text"')
-        yield text
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON that can be read: {str(error).partition(';')[0]}") from error
+    if isinstance(value, dict):
+        if "text" not in value:
+            raise ValueError('no field "text"')
+        value = value["text"]
+        if not isinstance(value, str):
+            raise ValueError('field "text" is no string')
+    if not isinstance(value, str):
+        raise ValueError("neither a JSON string nor an object")
+    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

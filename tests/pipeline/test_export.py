@@ -22,6 +22,7 @@ from pipeline.export import main
 from pipeline.export_check import answers_of_study, compare, stored_logits
 from pipeline.export_folder import REQUIREMENTS
 from pipeline.manifest import sealed
+from pipeline.predict import main as predict
 from pipeline.remote import Remote
 from pipeline.remote_store import RemoteStore
 from pipeline.runtime import load_classifier
@@ -123,6 +124,31 @@ def test_predict_reads_standard_input_and_runs_isolated(exported):
     command = [sys.executable, "-I", "-B", str(folder / "predict.py")]
     done = subprocess.run(command, input="তোকে দেখে নেব\nok\n".encode(), capture_output=True, check=True)
     assert len(done.stdout.splitlines()) == 2 and altered_files(folder) == []
+
+
+BAD_LINES = [b"", b"{", b"nul", b"[1]", b"3", b'{"t": "a"}', b'{"text": null}', b"[" * 100_000, b"1" * 5000]
+
+
+@pytest.mark.parametrize("name", ["teacher", "int8", "ngram"])
+def test_predict_answers_json_lines_as_the_package_does(exported, tiny_comments, tmp_path, name):
+    folder, file = exported[name][0], tmp_path / "comments.jsonl"
+    texts = [
+        rb'"\ud83d half"',
+        rb'{"text": "\udc00\ud83d\ude00"}',
+        *(json.dumps(t).encode() for t in tiny_comments.test.texts),
+    ]
+    file.write_bytes(b"\r\n".join([b'"first"', *BAD_LINES, *texts[:40], b"{}", *[b"{"] * 70, b'"last"']))
+    command = [sys.executable, "-I", "-B", str(folder / "predict.py"), str(file)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert predict([str(folder), str(file), "--to", str(tmp_path / "answers")]) == 3
+    ours, theirs = (
+        [json.loads(line) for line in said.splitlines()] for said in (done.stdout, (tmp_path / "answers").read_bytes())
+    )
+    assert [one.get("error") for one in ours] == [one.get("error") for one in theirs] and "error" in ours[1]
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one["line"], one.get("labels")) == (other["line"], other.get("labels"))
+        assert one.get("probabilities", {}) == pytest.approx(other.get("probabilities", {}), abs=1e-5)
 
 
 def test_requirements_are_those_of_the_project(exported):
