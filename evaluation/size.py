@@ -1,4 +1,4 @@
-"""What a model weighs: read from the files that would be deployed, never from a framework's parameter list."""
+"""What a model weighs: read from the weight files that are deployed, never from a framework's parameter list."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ZSTD_LEVEL = 3
 
 
 def measure_size(folder: Path) -> dict[str, float | int | None]:
-    """Bytes and numbers of the deployable weight files in a model folder.
+    """Bytes and numbers of the deployable weight files in a model folder; an encoder's tokenizer is none of them.
 
     Returns:
         `model_size_mb` and `download_size_mb` (after zstd) in MiB, `num_parameters` (every stored weight, quantized

@@ -23,7 +23,7 @@ class CompressionStageMetrics:
     timestamp: str | None = None
     """ISO 8601, UTC."""
     model_size_mb: float | None = None
-    """Bytes of the deployable weight files / 2²⁰."""
+    """Bytes of the deployable weight files / 2²⁰; an encoder's tokenizer comes on top."""
     download_size_mb: float | None = None
     """The same after zstd."""
     num_parameters: int | None = None

@@ -85,8 +85,9 @@ def cost(card: Card) -> list[str]:
     row = card.row
     low, high = (number(row, f"speedup_{end}") for end in ("low", "high"))
     interval = f" [{low:.4g}, {high:.4g}]" if low is not None and high is not None else ""
+    counted = "size of the weights" + (", tokenizer left out" if card.deployment.runtime == "onnxruntime" else "")
     figures = {
-        "size of the weights": _figure(row, "model_size_mb", "MB"),
+        counted: _figure(row, "model_size_mb", "MB"),
         "the same after zstd": _figure(row, "download_size_mb", "MB"),
         "stored weights": _figure(row, "num_parameters", "", "{:,.0f}"),
         "latency of one comment, mean": _figure(row, "latency_mean_ms", "ms"),

@@ -163,7 +163,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--weights", metavar="f1=1,size=0.5,latency=0.5", help="what best weighs, each scaled from 0 to 1"
     )
-    made.add_argument("--max-size-mb", type=_positive, metavar="MB", help="budget of the weight files")
+    made.add_argument(
+        "--max-size-mb", type=_positive, metavar="MB", help="budget of the weight files; a tokenizer comes on top"
+    )
     made.add_argument("--max-latency-ms", type=_positive, metavar="MS", help="budget of one comment's mean latency")
     made.add_argument("--min-speedup", type=_positive, metavar="X", help="times the teacher's speed, at least")
     made.add_argument("--unsafe", action="store_true", help="choose among all of the front, whatever the verdicts")

@@ -27,7 +27,7 @@ class Deployment:
     runtime: Literal["onnxruntime", "scikit-learn", "ngram"]
     labels: tuple[str, ...]
     weight_files: tuple[str, ...]
-    """The files that make up `model_size_mb`."""
+    """The files that make up `model_size_mb`; an encoder's tokenizer is none of them."""
     max_tokens: int = 0
     pad_id: int = 0
     batch_invariant: bool = True

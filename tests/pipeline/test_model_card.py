@@ -123,6 +123,8 @@ def test_safety_cost_and_origin_are_told():
     assert "| critical recall drop | 0.03 | +0.0123, at most 0.0288 | +0.0199, at most 0.0456 |" in text
     assert "| macro F1 drop | 0.05 | not measured | not measured |" in text
     assert "| times the teacher's speed | 33.3 [30, 36] |" in text and "1,234,567" in text
+    assert "| size of the weights, tokenizer left out | " in text
+    assert "| size of the weights | " in card(deployment=Deployment("ngram", LABELS, ("bag.safetensors",)))
     assert f"`{'f' * 64}`" in text and "1,500 different ones" in text and "e5-small-bn: licence mit" in text
     assert "| `quantize.method` | int8\\_dynamic |" in text and "quantize.block" not in text
     assert "answered alone" in text and "first 96 tokens" in text and "no Hugging Face form: a quantized" in text
