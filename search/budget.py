@@ -10,16 +10,16 @@ from search.wording import duration
 
 
 class Budget:
-    """Time since the search began, and growth of the hypervolume over the last trials."""
+    """Time since the search began, and growth of what was found (`Tally.progress`) over the last trials."""
 
     def __init__(self, config: SearchConfig) -> None:
         self._config = config
         self._started = time.monotonic()
-        self._volumes: deque[float] = deque(maxlen=(config.patience or 0) + 1)
+        self._progress: deque[float] = deque(maxlen=(config.patience or 0) + 1)
 
-    def trial_ended(self, hypervolume: float) -> None:
-        """Note the hypervolume after a trial, those of an earlier run included."""
-        self._volumes.append(hypervolume)
+    def trial_ended(self, progress: float) -> None:
+        """Note how far the search is after a trial, those of an earlier run included."""
+        self._progress.append(progress)
 
     @property
     def spent(self) -> str | None:
@@ -28,9 +28,10 @@ class Budget:
         if limit is not None and time.monotonic() - self._started >= limit:
             return f"search.max_seconds={limit:g} ({duration(limit)}) have passed"
         patience, growth = self._config.patience, self._config.min_growth_percent
-        if patience is None or len(self._volumes) <= patience:
+        if patience is None or len(self._progress) <= patience:
             return None
-        before, now = self._volumes[0], self._volumes[-1]
+        before, now = self._progress[0], self._progress[-1]
         if now > before and now - before >= growth / 100.0 * before:
             return None
-        return f"the hypervolume has not grown by {growth:g} % in the last {patience} trials (search.patience)"
+        what = "the hypervolume" if len(self._config.objectives) > 1 else self._config.objectives[0]
+        return f"{what} has not grown by {growth:g} % in the last {patience} trials (search.patience)"

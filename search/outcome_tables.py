@@ -12,8 +12,12 @@ import numpy as np
 import pandas as pd
 
 from evaluation.records import plain_value
+from evaluation.tradeoff import compute_safe_compression_score, compute_tradeoff_score
 from search.config import STAGES, StudyConfig
 from search.trial import DROPS, ROW_STAGES, Row
+
+TEACHER_F1, TEACHER_MB = 0.80, 88.0
+"""Of the synthetic worlds."""
 
 
 class RecordedTable:
@@ -67,19 +71,19 @@ class SyntheticTable:
 
     def __init__(self, config: StudyConfig, seed: int) -> None:
         """Take the study for its limits, and the seed that decides what is good in this world."""
-        self._limits = config.safety
+        self._limits, self._weights = config.safety, config.tradeoff_weights
         self._seed = seed
         self._luck, self._chance = lru_cache(1 << 16)(self._drawn), cache(self._drawn_evenly)  # chains share beginnings
 
     def teacher(self) -> Row:
         """The teacher's row."""
-        return self._measured("baseline", np.array([0.80, 88.0, 1.0]), 0.0, ())
+        return self._measured("baseline", np.array([TEACHER_F1, TEACHER_MB, 1.0]), 0.0, ())
 
     def row(self, stage: str, params: Mapping[str, Any]) -> Row | None:
         """See `simulate.Table`."""
         if params[f"{stage}.method"] == "none":
             return None
-        values, seconds = np.array([0.80, 88.0, 1.0]), 0.0
+        values, seconds = np.array([TEACHER_F1, TEACHER_MB, 1.0]), 0.0
         path: tuple[Any, ...] = ()
         for name in STAGES:
             own = {key.partition(".")[2]: value for key, value in params.items() if key.startswith(f"{name}.")}
@@ -138,7 +142,10 @@ class SyntheticTable:
         f1, size, latency = (float(value) for value in values)
         drops = dict.fromkeys(DROPS, 0.0)
         if stage != "baseline":
-            drops = {name: 0.80 - f1 + self._luck((*path, name), 0.01 * index) for index, name in enumerate(DROPS)}
+            drops = {
+                name: TEACHER_F1 - f1 + self._luck((*path, name), 0.01 * index) for index, name in enumerate(DROPS)
+            }
+        critical_f1 = TEACHER_F1 - drops["critical_f1_drop"]
         unsafe = any(value > getattr(self._limits, f"max_{name}") for name, value in drops.items())
         return {
             "stage": stage,
@@ -148,7 +155,9 @@ class SyntheticTable:
             "f1_macro": f1,
             "model_size_mb": size,
             "speedup_factor": 1.0 / latency,
-            "tradeoff_score": 0.5 * f1 / 0.8 + 0.3 * min(88.0 / size / 10, 1) + 0.2 * min(1 / latency / 5, 1),
+            "critical_f1": critical_f1,
+            "tradeoff_score": compute_tradeoff_score(f1, TEACHER_F1, TEACHER_MB / size, 1.0 / latency, self._weights),
+            "safe_compression_score": compute_safe_compression_score(TEACHER_MB / size, critical_f1, TEACHER_F1),
             "safety_verdict": "unsafe" if unsafe else "inconclusive",
             **drops,
         }

@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler, GPSampler
 from optuna.trial import FrozenTrial
 
 from search.config import STAGES, StudyConfig
+from search.goals import goal
 from search.independent import IndependentSampler
 from search.nsgaii import RememberingNSGAIISampler
 from search.space import Space
@@ -72,6 +73,7 @@ def study_sampler(config: StudyConfig) -> BaseSampler:
         without={stage: {f"{stage}.method": "none"} for stage in STAGES},
         shapes=study_shapes(config),
         promise=outcomes.patience,
+        goal=goal(config),
     )
 
 

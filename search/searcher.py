@@ -83,7 +83,7 @@ class ParetoSearcher(Searcher):
         """Trials that are run again, and wait for a speed: nobody of this study measures it."""
         self.attempts = Attempts()
         """To be told by Tune, as the first of its callbacks."""
-        self.tally = Tally()
+        self.tally = Tally(config.search.objectives)
         self.ended = 0
         """Trials that have ended, those of an earlier run included that are not run again."""
         self._budget = Budget(config.search)
@@ -125,7 +125,7 @@ class ParetoSearcher(Searcher):
 
     def _count(self, rows: list[Row]) -> None:
         self.tally.add(rows)
-        self._budget.trial_ended(self.tally.hypervolume)
+        self._budget.trial_ended(self.tally.progress)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         """Number and settings of the next trial, or that there is none."""

@@ -27,9 +27,10 @@ class SearchConfig(Config):
     max_seconds: float | None = Field(None, gt=0.0)
     """No trial starts so many seconds after teacher and floor are trained; null for no limit of time."""
     patience: int | None = Field(None, ge=1)
-    """Trials without growth of the hypervolume after which none starts any more; null to run all trials."""
+    """Trials without growth of the hypervolume (of a single objective: of how far the best model is beyond the teacher)
+    after which none starts any more; null to run all trials."""
     min_growth_percent: float = Field(1.0, ge=0.0, le=100.0)
-    """Growth of the hypervolume over `patience` trials that counts as progress, in percent."""
+    """Growth over `patience` trials that counts as progress, in percent."""
     stop_margin: float = Field(0.05, ge=0.0, le=1.0)
     """How far beyond a safety limit a student's drop may be before its trial stops ahead of pruning."""
     points: tuple[dict[str, str | int | float], ...] = ()

@@ -23,13 +23,13 @@ from evaluation.gained import reference_point
 from evaluation.records import read_records
 from search.config import STAGES, StudyConfig
 from search.every_chain import every_chain
+from search.goals import losses_of
 from search.outcome_tables import RecordedTable, SyntheticTable
 from search.sampler import study_sampler
 from search.searcher import ParetoSearcher
 from search.simulate import Cluster, History, Simulation, Table, shape_in
 from search.study_file import load_study
 from search.study_keys import REFERENCES
-from search.tally import losses_of
 
 SHARE = 0.95
 CHECKED = [25 * 2**power for power in range(11)]

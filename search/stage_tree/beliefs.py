@@ -26,8 +26,8 @@ class StageOutcome:
     """What one stage of a trial brought."""
 
     losses: tuple[float, float, float] | None
-    """-macro F1, log10 of size and of latency, in any fixed units; None if the stage failed. Latency is NaN while it
-    is not known."""
+    """-macro F1 (or another quality), log10 of size and of latency, in any fixed units; None if the stage failed.
+    Latency is NaN while it is not known."""
     excess: float = 0.0
     """Largest drop beyond its safety limit; the model is feasible at 0 or below."""
     seconds: float | None = 0.0

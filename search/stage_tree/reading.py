@@ -10,6 +10,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 
 from search.config import STAGES, StudyConfig
+from search.goals import quality
 from search.stage_tree.beliefs import StageOutcome
 from search.stage_tree.chains import Chain, plain
 from search.stage_tree.effects import FloatArray
@@ -43,7 +44,7 @@ class StudyOutcomes:
     """Reads the root of a study and the outcomes of its trials."""
 
     def __init__(self, config: StudyConfig) -> None:
-        self._config = config
+        self._config, self._quality = config, quality(config)
         self._guess: Expected | None = None
 
     def root(self, study: Study) -> StageOutcome | None:
@@ -100,11 +101,11 @@ class StudyOutcomes:
 
     def _outcome(self, row: Mapping[str, Any]) -> StageOutcome:
         timed = not is_untimed(row)
-        values = row.get("f1_macro"), row.get("model_size_mb"), row.get("speedup_factor") if timed else 1.0
+        values = row.get(self._quality), row.get("model_size_mb"), row.get("speedup_factor") if timed else 1.0
         if any(value is None or not math.isfinite(value) for value in values):
             return StageOutcome(None)
-        f1, size, speedup = (float(value) for value in values if value is not None)
-        losses = (-f1, math.log10(size), -math.log10(speedup) if timed else math.nan)
+        good, size, speedup = (float(value) for value in values if value is not None)
+        losses = (-good, math.log10(size), -math.log10(speedup) if timed else math.nan)
         return StageOutcome(
             losses,
             max(constraints(row, self._config).values()),

@@ -30,7 +30,7 @@ from search.independent import IndependentSampler
 from search.stage_tree.beliefs import StageOutcome
 from search.stage_tree.chains import Chain, Space, draw_chain, plain
 from search.stage_tree.shapes import Shapes
-from search.stage_tree.tree import Expecting, StageTree
+from search.stage_tree.tree import Expecting, Goal, StageTree
 
 
 class Outcomes(Protocol):
@@ -74,6 +74,7 @@ class StageTreeSampler(IndependentSampler):
         without: Mapping[str, Mapping[str, Any]] | None = None,
         shapes: Shapes | None = None,
         promise: Callable[[Chain], float] = lambda chain: 1.0,
+        goal: Goal = lambda losses, root: losses,
     ) -> None:
         """Take the define-by-run space, the stages in their order, and how a trial's outcomes are read.
 
@@ -87,12 +88,13 @@ class StageTreeSampler(IndependentSampler):
             without: by stage, the settings that leave it out; a chain can then be begun, and its rest decided later.
             shapes: learns which models need not be timed; without it none is thought to take any time for that.
             promise: of a chain while nothing is measured, above 0, in any unit: alike for all, the cheapest is best.
+            goal: what is minimised, of the losses of models and the root's; the front of the losses without it.
         """
         self._space, self._stages, self._outcomes = space, tuple(stages), outcomes
         self._seed, self._startup = seed, startup_trials
         self._generator = np.random.default_rng(seed)
         self._without, self._promise = without or {}, promise
-        self.tree = StageTree(self._stages, seed, expected, shapes)
+        self.tree = StageTree(self._stages, seed, expected, shapes, goal)
         self._root: StageOutcome | None = None
         self._ended = 0
         self._planned: dict[int, Chain] = {}

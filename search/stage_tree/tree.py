@@ -28,17 +28,25 @@ what hundreds should bring leaves little to gain near the best, though the luck 
 Expecting = Callable[[Chain], Mapping[str, FloatArray]]
 """Of a chain, by stage: the expected changes in the order of `EFFECT_SCALES`; of seconds, their log10."""
 NOTHING = np.zeros(len(EFFECT_SCALES))
+Goal = Callable[[FloatArray, FloatArray], FloatArray]
+"""Of the losses of models [..., 3] and of the root's [3]: what counts [..., m], infinite or NaN for none that does."""
 
 
 class StageTree:
     """Models that exist, by the settings that lead to them, and beliefs about those that do not."""
 
     def __init__(
-        self, stages: Sequence[str], seed: int, expected: Expecting | None = None, shapes: Shapes | None = None
+        self,
+        stages: Sequence[str],
+        seed: int,
+        expected: Expecting | None = None,
+        shapes: Shapes | None = None,
+        goal: Goal = lambda losses, root: losses,
     ) -> None:
         self._stages, self._seed = tuple(stages), seed
         self._shapes = shapes or Shapes()
         self._expected = expected or (lambda chain: dict.fromkeys(self._stages, NOTHING))
+        self._goal = goal
         self._root: FloatArray | None = None
         self._gain: FrontGain | None = None
         self._nodes: dict[Prefix, FloatArray] = {}
@@ -62,7 +70,7 @@ class StageTree:
             worst = self._root[:3] + np.array([F1_BELOW, 0.0, 0.0])
             best = self._root[:3] - np.array([F1_ABOVE, ORDERS, ORDERS])
             self.beliefs.useless = np.array([worst[0], np.inf, np.inf, EXCESS_ABOVE])
-            self._gain = FrontGain(worst, best, self._seed)
+            self._gain = FrontGain(self._aims(worst), self._aims(best), self._seed)
 
     def begin(self, number: int, chain: Chain) -> None:
         """A trial starts: what it will build is taken."""
@@ -150,7 +158,7 @@ class StageTree:
         gained, losses = losses[:, len(chains) :], losses[:, : len(chains)]
         seconds, works = seconds[:, : len(chains)], works[:, : len(chains)]
         later = np.arange(len(self._stages)) > np.array([self.first_missing(chain) for chain in chains])[:, None]
-        gain, begun_gain = self._gain.of(losses, [np.ones_like(later), ~later], gained)
+        gain, begun_gain = self._gain.of(self._aims(losses), [np.ones_like(later), ~later], self._aims(gained))
         # Where nothing seems to gain, the cheapest chain with a safe model is tried: it teaches something for little.
         safe = np.isfinite(losses).any(axis=(-1, -2))
         return Prospects(
@@ -159,6 +167,11 @@ class StageTree:
             begun_gain * works,
             np.where(later, 0.0, seconds).sum(axis=-1),
         )
+
+    def _aims(self, losses: FloatArray) -> FloatArray:
+        """What counts of losses, [..., m]."""
+        assert self._root is not None
+        return self._goal(losses, self._root[:3])
 
     def _running(self, generator: np.random.Generator) -> list[Chain]:
         """Chains that trials are at; a few of them at random where they are many."""
@@ -231,6 +244,6 @@ class StageTree:
             return
         self._untimed.pop(prefix, None)
         self._nodes[prefix] = node
-        if node[3] <= 0.0 and self._gain is not None and self._gain.add(node[:3]):
+        if node[3] <= 0.0 and self._gain is not None and self._gain.add(self._aims(node[:3])):
             self._near_front.append(prefix)
             del self._near_front[:-64]

@@ -3,7 +3,8 @@ import pytest
 
 from evaluation.front import hypervolume, non_dominated
 from evaluation.gained import F1_MARGIN
-from search.tally import Tally, losses_of
+from search.goals import losses_of
+from search.tally import Tally
 
 
 def row(key: str, f1: float, size: float, speedup: float, **more: object) -> dict[str, object]:
