@@ -12,9 +12,10 @@ from search.wording import duration
 class Budget:
     """Time since the search began, and growth of what was found (`Tally.progress`) over the last trials."""
 
-    def __init__(self, config: SearchConfig) -> None:
+    def __init__(self, config: SearchConfig, before: float = 0.0) -> None:
+        """Begin to count; `before` are the seconds of earlier runs."""
         self._config = config
-        self._started = time.monotonic()
+        self._started = time.monotonic() - before
         self._progress: deque[float] = deque(maxlen=(config.patience or 0) + 1)
 
     def trial_ended(self, progress: float) -> None:
@@ -22,10 +23,15 @@ class Budget:
         self._progress.append(progress)
 
     @property
+    def seconds(self) -> float:
+        """That the search has taken, earlier runs included, the time between them not."""
+        return time.monotonic() - self._started
+
+    @property
     def spent(self) -> str | None:
         """Why no further trial should start; None while one should."""
         limit = self._config.max_seconds
-        if limit is not None and time.monotonic() - self._started >= limit:
+        if limit is not None and self.seconds >= limit:
             return f"search.max_seconds={limit:g} ({duration(limit)}) have passed"
         patience, growth = self._config.patience, self._config.min_growth_percent
         if patience is None or len(self._progress) <= patience:

@@ -26,7 +26,7 @@ from search.faults import death_text
 from search.optuna_study import ENDED
 from search.space import Space
 from search.study_database import at_once
-from search.study_keys import CURVES, ERROR, MAY_PASS, REFERENCES, ROWS, ROWS_SO_FAR, WAITS
+from search.study_keys import CURVES, ERROR, MAY_PASS, REFERENCES, ROWS, ROWS_SO_FAR, SEARCHED_SECONDS, WAITS
 from search.tally import Tally
 from search.telling import finish_trial
 from search.timings import Timings, Untimed
@@ -86,13 +86,13 @@ class ParetoSearcher(Searcher):
         self.tally = Tally(config.search.objectives)
         self.ended = 0
         """Trials that have ended, those of an earlier run included that are not run again."""
-        self._budget = Budget(config.search)
+        self._budget = Budget(config.search, study.user_attrs.get(SEARCHED_SECONDS, 0.0))
         self.tally.add(references)
         known = study.get_trials(deepcopy=False)
         for trial in known:
             if trial.state in ENDED:
                 self.ended += not failed_for_now(trial)
-                self._count(trial.user_attrs.get(ROWS, []))
+                self._count(trial)
         self._begun = sum(trial.state != TrialState.WAITING for trial in known)
         self._unfinished = [trial._trial_id for trial in known if trial.state == TrialState.RUNNING]
         self._unfinished += [trial._trial_id for trial in known if failed_for_now(trial)]
@@ -103,10 +103,9 @@ class ParetoSearcher(Searcher):
 
     @property
     def remaining(self) -> int:
-        """Trials still to run: those an earlier run left unfinished, and new ones; none when the budget is spent."""
-        if self.spent:
-            return 0
-        return len(self._unfinished) + max(0, self._config.search.trials - self._begun)
+        """Trials still to run: those that are unfinished, and new ones as long as the budget is not spent."""
+        new = 0 if self.spent else max(0, self._config.search.trials - self._begun)
+        return len(self._unfinished) + new
 
     @property
     def spent(self) -> str | None:
@@ -123,9 +122,10 @@ class ParetoSearcher(Searcher):
         """Trials that are run once more, beyond those that remained when Tune began to count."""
         return len(self._waiting)
 
-    def _count(self, rows: list[Row]) -> None:
-        self.tally.add(rows)
-        self._budget.trial_ended(self.tally.progress)
+    def _count(self, trial: FrozenTrial) -> None:
+        self.tally.add(trial.user_attrs.get(ROWS, []))
+        if not failed_for_now(trial):  # it says nothing of the search, and is run again
+            self._budget.trial_ended(self.tally.progress)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         """Number and settings of the next trial, or that there is none."""
@@ -249,9 +249,11 @@ class ParetoSearcher(Searcher):
             if problem and passing:
                 trial.set_user_attr(MAY_PASS, True)
             finish_trial(self.study, trial, self._config, self._timings.completed(ended.rows), problem)
+            if self._config.search.max_seconds is not None:
+                self.study.set_user_attr(SEARCHED_SECONDS, round(self._budget.seconds, 1))
         told = self.study._storage.get_trial(trial._trial_id)
         self.ended += 1
-        self._count(told.user_attrs.get(ROWS, []))
+        self._count(told)
         self._on_end(told)
 
     def save(self, checkpoint_path: str) -> None:

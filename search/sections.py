@@ -25,7 +25,8 @@ class SearchConfig(Config):
     ] = Field(("f1_macro", "model_size_mb", "latency_ratio"), min_length=1)
     """What is optimised: any of f1_macro, model_size_mb, latency_ratio; or one of the two scores alone."""
     max_seconds: float | None = Field(None, gt=0.0)
-    """No trial starts so many seconds after teacher and floor are trained; null for no limit of time."""
+    """No further trial is suggested when the search, which begins when teacher and floor are trained, has taken so many
+    seconds, those of an earlier run that is resumed included; null for no limit of time."""
     patience: int | None = Field(None, ge=1)
     """Trials without growth of the hypervolume (of a single objective: of how far the best model is beyond the teacher)
     after which none starts any more; null to run all trials."""

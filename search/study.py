@@ -91,7 +91,7 @@ class StudyRun:
             on_end: told each trial as it ends.
 
         Returns:
-            why the search ended before it had all its trials, if its budget was spent.
+            why the search ended before it had all its trials, if its budget was spent and nobody interrupted it.
         """
         searcher = ParetoSearcher(study, self.config, on_end)
         while searcher.remaining:
@@ -104,7 +104,7 @@ class StudyRun:
                 if not (isinstance(error.__cause__, RayError) and searcher.take_back(str(error))):
                     raise
         searcher.close()
-        return searcher.spent
+        return searcher.spent if searcher.idle and not searcher.remaining else None
 
     def _train_references(self, study: optuna.Study, data_key: str) -> None:
         """Teacher and classical floor, once; says so when the teacher does not beat the floor."""

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from evaluation.records import RUN_DEPENDENT, SPEED, read_records, write_records
 from evaluation.shape import TIMING
+from search import budget
 from search.config import StudyConfig
 from search.optuna_study import collected_rows, open_study
 from search.sampler import study_sampler
@@ -279,6 +280,62 @@ def test_only_what_failed_for_a_passing_reason_is_run_again_by_a_resumed_study(
         numbers = {one["model_key"]: one["trial"] for one in collected_rows(study) if one.get("model_key")}
         assert numbers == {"k0": 0, "k1": 1, "k2": 2, "more": 2, "k5": 5}
     assert opened(config).remaining == 0
+
+
+def with_search(config: StudyConfig, **changes: Any) -> StudyConfig:
+    return config.model_copy(update={"search": config.search.model_copy(update=changes)})
+
+
+def test_trials_that_fail_for_a_passing_reason_say_nothing_of_progress(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    config = with_search(config, patience=2, trials=9)
+    first = opened(config)
+    for number in range(4):
+        first.suggest(f"t{number}")
+        report = {"rows": [], "error": "OSError: No space left on device", "may_pass": True} if number else None
+        first.on_trial_complete(f"t{number}", report or {"rows": [row("k0")]}, error=number > 0)
+    assert first.spent is None and first.remaining == 5
+    resumed = opened(config)
+    assert resumed.spent is None and resumed.remaining == 3 + 5
+
+
+def test_trials_that_were_cut_off_are_run_to_their_end_also_when_the_budget_is_spent(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher]
+) -> None:
+    config = with_search(config, patience=1)
+    killed = opened(config)
+    for number in range(4):
+        killed.suggest(f"t{number}")
+    for number in (0, 1):
+        killed.on_trial_complete(f"t{number}", {"rows": [row("k0")]})
+    assert killed.spent and killed.remaining == 0
+
+    resumed = opened(config)
+    assert resumed.spent and resumed.remaining == 2
+    assert [resumed.suggest(name)["number"] for name in ("a", "b")] == [2, 3]  # type: ignore[index]
+    assert resumed.suggest("more") == Searcher.FINISHED
+    for name in ("a", "b"):
+        resumed.on_trial_complete(name, {"rows": [row("k0")]})
+    assert states(config) == dict.fromkeys(range(4), "COMPLETE")
+
+
+def test_a_resumed_search_has_the_time_that_is_left(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
+    config = with_search(config, max_seconds=60.0)
+    first = opened(config)
+    first.suggest("a")
+    now[0] += 40.0
+    first.on_trial_complete("a", {"rows": [row("k0")]})
+    now[0] += 1000.0  # it was killed, and is resumed after a while
+    resumed = opened(config)
+    assert resumed.spent is None and resumed.remaining == 5
+    now[0] += 20.0
+    assert resumed.spent == "search.max_seconds=60 (1 min 00 s) have passed" and resumed.remaining == 0
+    assert opened(with_search(config, max_seconds=90.0)).spent is None
 
 
 SPEEDS: Row = dict.fromkeys(SPEED, 4.0) | {"machine": "here"}
