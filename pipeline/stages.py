@@ -24,4 +24,4 @@ train_born_again = _imported_later("teacher", 1, "pipeline.born_again", "train_b
 train_classical = _imported_later("classical", 1, "pipeline.classical", "train_classical")
 distil = _imported_later("distil", 2, "pipeline.distil", "distil")
 prune = _imported_later("prune", 3, "pipeline.prune.stage", "prune")
-quantize = _imported_later("quantize", 2, "pipeline.quantize.stage", "quantize")
+quantize = _imported_later("quantize", 3, "pipeline.quantize.stage", "quantize")

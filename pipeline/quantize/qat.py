@@ -142,8 +142,8 @@ def fake_quantization(
 
 
 def holding_zeros(model: TextClassifier) -> Callable[[int, int], None]:
-    """For `train(after_step=…)` under fake quantization: what was pruned before stays zero."""
-    weights = [original_weight(layer) for layer in quantizable(model).values()]
+    """For `train(after_step=…)` under fake quantization: what was pruned before stays zero, embeddings included."""
+    weights = [original_weight(module) for module in model.modules() if parametrize.is_parametrized(module)]
     pruned = [weight == 0 for weight in weights]
 
     @torch.no_grad()
@@ -154,7 +154,7 @@ def holding_zeros(model: TextClassifier) -> Callable[[int, int], None]:
     return hold
 
 
-def original_weight(layer: nn.Linear) -> Tensor:
-    """The trained weight of a layer, without the rounding that it is seen through."""
-    original: Tensor = layer.parametrizations.weight.original  # type: ignore[union-attr, assignment]
+def original_weight(module: nn.Module) -> Tensor:
+    """The trained weight of a layer or table, without the rounding that it is seen through."""
+    original: Tensor = module.parametrizations.weight.original  # type: ignore[union-attr, assignment]
     return original.detach()
