@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -115,8 +116,22 @@ def bucketed_batches(
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Rows in batches from the shortest comment to the longest, for inference."""
+def sorted_batches(
+    lengths: NDArray[np.int64], batch_size: int, budget: float = math.inf
+) -> Iterator[NDArray[np.int64]]:
+    """Rows in batches from the shortest comment to the longest, for inference.
+
+    Args:
+        lengths: tokens of each comment, [n].
+        batch_size: comments of a batch at most.
+        budget: tokens of a batch at most, padding included; a comment that has more is a batch of its own.
+    """
     order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    first = 0
+    while first < len(order):
+        rows = order[first : first + batch_size]
+        # Sorted, so the last comment of a batch is its longest and sets the padding.
+        tokens = np.arange(1, len(rows) + 1) * lengths[rows]
+        rows = rows[: max(1, int(np.searchsorted(tokens, budget, side="right")))]
+        yield rows
+        first += len(rows)

@@ -43,6 +43,8 @@ __all__ = [
 
 History = list[dict[str, float]]
 INFERENCE_BATCH = 64
+INFERENCE_TOKENS = 2**19
+"""Tokens of a batch at most, padding included: 64 comments of some 2,000 characters as n-grams, which are never cut."""
 CHECKPOINT_FORMAT = 1
 """Raised when checkpoints of before can no longer be read."""
 
@@ -198,7 +200,7 @@ def predict_logits(model: Classifier, tokens: Tokens) -> NDArray[np.float32]:
     """Logits [comments, labels] in the comments' order."""
     model.eval()
     logits = np.empty((len(tokens), model.head.out_features), dtype=np.float32)
-    for rows in sorted_batches(tokens.lengths, INFERENCE_BATCH):
+    for rows in sorted_batches(tokens.lengths, INFERENCE_BATCH, INFERENCE_TOKENS):
         logits[rows] = forward(model, tokens, rows).cpu().numpy()
     return logits
 

@@ -85,6 +85,23 @@ def test_sorted_batches_go_from_the_shortest_to_the_longest(lengths, batch_size)
     assert lengths[rows].tolist() == sorted(lengths.tolist())
 
 
+@given(LENGTHS, st.integers(1, 9), st.integers(1, 200))
+def test_sorted_batches_within_a_budget_are_as_large_as_it_allows(lengths, batch_size, budget):
+    order = np.argsort(lengths, kind="stable")
+    batches = list(sorted_batches(lengths, batch_size, budget))
+    assert [row for batch in batches for row in batch.tolist()] == order.tolist()
+    taken = 0
+    for batch in batches:
+        taken += len(batch)
+        assert 1 <= len(batch) <= batch_size
+        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= budget
+        full = len(batch) == batch_size or taken == len(order)
+        assert full or (len(batch) + 1) * lengths[order[taken]] > budget, "the next comment would have fitted"
+    ample = batch_size * int(lengths.max(initial=0))
+    plain = [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+    assert [batch.tolist() for batch in sorted_batches(lengths, batch_size, ample)] == plain
+
+
 @settings(max_examples=30)
 @given(st.lists(COMMENT, max_size=9))
 def test_saved_tokens_come_back(comments):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, log_loss
 
-from pipeline.config import TeacherConfig
+from pipeline.config import DistilConfig, TeacherConfig
 from pipeline.models import build_scratch
+from pipeline.ngram_student import NgramBag
 from pipeline.tokens import Tokens
 from pipeline.training import (
     Examples,
@@ -220,6 +221,23 @@ def test_predict_logits_gives_each_comment_the_answer_it_gets_alone():
         with torch.inference_mode():
             alone = model(torch.tensor([ids.tolist()]), torch.ones(1, len(ids), dtype=torch.long))
         np.testing.assert_allclose(together[i], alone[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_one_very_long_comment_is_not_what_all_others_are_padded_to():
+    random = np.random.default_rng(0)
+    comments = [random.integers(0, 256, length).tolist() for length in [*random.integers(1, 500, 140), 100_000]]
+    tokens = examples_of(comments, np.zeros((len(comments), 2))).tokens
+    with seeded(0):
+        bag = NgramBag(DistilConfig(method="logit", student="ngram", buckets=256, dimension=4), 2).eval()
+    sizes = []
+    handle = bag.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape)))
+    together = predict_logits(bag, tokens)
+    handle.remove()
+    assert max(rows * longest for rows, longest in sizes) < 2 * 100_000
+    assert [rows for rows, _ in sizes] == [64, 64, 12, 1], "ordinary comments are batched as ever"
+    for i in (0, 70, 140):
+        alone = bag(*map(torch.from_numpy, tokens.pad(np.array([i]), 0))).detach().numpy()
+        np.testing.assert_allclose(together[i], alone[0], rtol=1e-4, atol=1e-6)
 
 
 def test_select_takes_rows_in_the_order_asked():
