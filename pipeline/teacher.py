@@ -18,6 +18,7 @@ from pipeline.encoder_artifact import TAUGHT, save_encoder
 from pipeline.ensemble import Logits, Member, Rows, ensemble, mean_member, over_folds
 from pipeline.errors import InputError
 from pipeline.models import TextClassifier, build_pretrained, build_scratch, encoder_layers, train_tokenizer
+from pipeline.pretrained import model_folder
 from pipeline.runtime import TOKENIZER, sigmoid
 from pipeline.splitting import folds
 from pipeline.thresholds import best_label_thresholds, f1_macro
@@ -126,13 +127,18 @@ def freeze(model: TextClassifier, layers: int) -> None:
 
 
 def pretrained_folder(model: str, key: str = "teacher.model") -> str:
-    """The folder itself, or the local copy of a hub id (fetched when the hub can be reached).
+    """The folder itself, or the local copy of a hub id, fetched only if there is none.
+
+    A newer one on the hub is left there: the search has checked the local one, and its digest stands in the key.
 
     Raises:
         InputError: it is no folder, and the hub does not give it.
     """
     if Path(model).is_dir():
         return model
+    cached = model_folder(model)
+    if cached is not None and (cached / TOKENIZER).is_file() and any(cached.glob("*.safetensors")):
+        return str(cached)
     from huggingface_hub import snapshot_download
 
     try:

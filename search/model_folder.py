@@ -5,15 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.object_store import url_fault
+from pipeline.pretrained import is_hub_id, model_folder
 from search.config import Choices, StudyConfig
 from search.wording import problem
+
+__all__ = [
+    "HEADS",
+    "LAYERS",
+    "WIDTH",
+    "check_paths",
+    "encoder_fact",
+    "model_digest",
+    "model_files",
+    "model_folder",
+    "resolve",
+    "student_models",
+]
 
 _WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
@@ -68,27 +81,8 @@ def _folder_problems(key: str, value: str, folder: Path) -> list[str]:
     return []
 
 
-def model_folder(model: str) -> Path | None:
-    """The folder of a model: as named, or its snapshot in the Hugging Face cache."""
-    if model and Path(model).exists():
-        return Path(model)
-    if not _is_hub_id(model):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    try:
-        cached = try_to_load_from_cache(model, "config.json")
-    except ValueError:  # no valid hub id after all
-        return None
-    return Path(cached).parent if isinstance(cached, str) else None
-
-
-def _is_hub_id(model: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", model) is not None
-
-
 def _missing_model(model: str) -> str:
-    if not _is_hub_id(model):
+    if not is_hub_id(model):
         return "no such folder; name one with config.json, *.safetensors and tokenizer.json"
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     where = " (HF_HUB_OFFLINE is set: it cannot be fetched from here)" if offline else ""
@@ -159,10 +153,15 @@ def encoder_fact(folder: Path, names: Sequence[str]) -> int | None:
 
 
 def resolve(config: StudyConfig) -> StudyConfig:
-    """The study with the digest of the teacher's folder; raises InputError if the file already names another digest."""
+    """The study with the digest of the teacher's files, those in the Hugging Face cache if it is named by a hub id.
+
+    Raises:
+        InputError: the study already names another digest.
+    """
     teacher, digest = config.teacher, None
-    if teacher.model != "scratch" and Path(teacher.model).is_dir():
-        digest = model_digest(Path(teacher.model))
+    folder = None if teacher.model == "scratch" else model_folder(teacher.model)
+    if folder is not None:
+        digest = model_digest(folder)
         if teacher.model_digest not in (None, digest):
             what = f"the files in {teacher.model} give {digest}; bring the old ones back, or set null to take these"
             raise InputError([problem("teacher.model_digest", teacher.model_digest, what)])

@@ -1,6 +1,7 @@
 """The teacher end to end: trained on the embedded sample, and fine-tuned from a folder of Hugging Face's format."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from sklearn.metrics import f1_score
+from transformers import BertConfig, BertModel
 
 from pipeline.config import DataConfig, TeacherConfig
 from pipeline.data import prepare
@@ -156,6 +158,34 @@ def test_a_hub_id_that_is_not_there_is_an_error_that_names_it():
         pretrained_folder("nobody/no-such-model")
     with pytest.raises(InputError, match=r"teacher\.model='no such/folder at all/here'"):
         pretrained_folder("no such/folder at all/here")
+
+
+def test_a_hub_models_cached_snapshot_is_used_though_the_hub_has_a_newer_one(tiny_teacher, tmp_path, monkeypatch):
+    cache, asked = tmp_path / "models--org--tiny", []
+
+    def fetch(model, **settings):
+        """As the hub's own function: the newest revision, which is what main means from then on."""
+        revision = "ab"[len(asked)] * 40
+        asked.append(model)
+        snapshot = cache / "snapshots" / revision
+        torch.manual_seed(len(asked))
+        sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 20}
+        BertModel(BertConfig(vocab_size=400, **sizes)).save_pretrained(snapshot)
+        shutil.copyfile(tiny_teacher.path / "tokenizer.json", snapshot / "tokenizer.json")
+        (cache / "refs").mkdir(exist_ok=True)
+        (cache / "refs" / "main").write_text(revision)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    config = TeacherConfig(model="org/tiny", max_tokens=48)
+    first = pretrained_folder("org/tiny")
+    built = build(config, 3, load_tokenizer(tiny_teacher.path / "tokenizer.json", 48)).state_dict()
+    assert pretrained_folder("org/tiny") == first == str(cache / "snapshots" / ("a" * 40)) and asked == ["org/tiny"]
+    words = load_file(f"{first}/model.safetensors")["embeddings.word_embeddings.weight"]
+    np.testing.assert_array_equal(built["encoder.embeddings.word_embeddings.weight"].numpy(), words)
+    Path(first, "model.safetensors").unlink()
+    assert pretrained_folder("org/tiny") == str(cache / "snapshots" / ("b" * 40)), "a download that broke off is mended"
 
 
 @pytest.mark.skipif(not (SHARED / "model.safetensors").is_file(), reason="needs PARETO_SHARED/models/e5-small-bn")

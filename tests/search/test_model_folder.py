@@ -152,3 +152,27 @@ def test_resolve_fills_in_the_digest_of_the_folder(tmp_path: Path) -> None:
             resolve(old)
         (here / name).write_bytes(content)
     assert resolve(load_study(None)).teacher.model_digest is None
+
+
+def test_resolve_fills_in_the_digest_of_a_hub_models_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    cache = tmp_path / "hub" / "models--org--teacher"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "snapshots").mkdir()
+    config = load_study(None, ["teacher.model=org/teacher"])
+    assert resolve(config).teacher.model_digest is None, "not fetched yet"
+
+    def fetched(revision: str, layers: int) -> Path:
+        (cache / "refs" / "main").write_text(revision)
+        return model_folder(cache / "snapshots" / revision, layers)
+
+    first = fetched("a" * 40, layers=2)
+    old = resolve(config)
+    assert old.teacher.model == "org/teacher" and old.teacher.model_digest == model_digest(first)
+    assert resolve(old) == old
+    second = fetched("b" * 40, layers=3)
+    new = resolve(config)
+    assert new.teacher.model_digest == model_digest(second)
+    assert new.teacher.key_fields() != old.teacher.key_fields(), "other weights make another teacher"
+    with pytest.raises(InputError, match=r"teacher\.model_digest='.*the files in org/teacher give .*; bring"):
+        resolve(old)
