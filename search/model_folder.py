@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,9 @@ LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
 HEADS = ("num_attention_heads", "n_heads", "n_head")
 WIDTH = ("hidden_size", "dim", "d_model", "n_embd")
 """What the architectures' configurations call these."""
+FP32_BYTES = 4
+ONNX_BYTES = 2**31
+"""An ONNX file is one message of protobuf, which cannot be larger."""
 _TOKENIZER_FILES = ("*token*.json", "vocab*", "merges.txt", "*.model")
 
 
@@ -117,7 +121,8 @@ def _model_faults(folder: Path) -> list[str]:
     index = _json_object(folder / "model.safetensors.index.json") or {}
     for shard in sorted(set(index.get("weight_map", {}).values()) - {file.name for file in weights}):
         faults.append(f"{shard} is missing, though the index lists it; copy the folder again, whole")
-    return faults + [f"{file.name} {fault}; copy it again, whole" for file in weights if (fault := _torn(file))]
+    faults += [f"{file.name} {fault}; copy it again, whole" for file in weights if (fault := _torn(file))]
+    return faults or _size_faults(weights)
 
 
 def _torn(file: Path) -> str | None:
@@ -125,17 +130,37 @@ def _torn(file: Path) -> str | None:
     size = file.stat().st_size
     with file.open("rb") as stream:
         header_bytes = int.from_bytes(stream.read(8), "little")
-        if size < 8 or header_bytes > size - 8:
-            return f"is cut off or no safetensors file ({size} bytes)"
-        try:
-            header = json.loads(stream.read(header_bytes))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            return "has an unreadable header"
+    if size < 8 or header_bytes > size - 8:
+        return f"is cut off or no safetensors file ({size} bytes)"
+    try:
+        ends = [end for _, end in _tensors(file).values()]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return "has an unreadable header"
     if not ends:
         return "holds no weights"
     expected = 8 + header_bytes + max(ends)
     return None if size == expected else f"has {size} bytes where its header asks for {expected}"
+
+
+def _tensors(file: Path) -> dict[str, tuple[int, int]]:
+    """Each tensor's parameters and where its bytes end, by its name: a safetensors file's header, not its weights."""
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    header.pop("__metadata__", None)
+    return {name: (math.prod(tensor["shape"]), tensor["data_offsets"][1]) for name, tensor in header.items()}
+
+
+def _size_faults(weights: Sequence[Path]) -> list[str]:
+    """What keeps the encoder in these files, all whole, from being exported: every model is written as FP32 first."""
+    sizes = {name: size for file in weights for name, (size, _) in _tensors(file).items()}
+    # Where a head was saved too, which is not loaded, the encoder has a name of its own, as bert in bert.embeddings.
+    encoder = next((f"{name.split('.embeddings.')[0]}." for name in sizes if ".embeddings." in name), "")
+    parameters = sum(size for name, size in sizes.items() if name.startswith(encoder))
+    if FP32_BYTES * parameters < ONNX_BYTES:
+        return []
+    told = f"{parameters / 1e6:.0f} million parameters, {FP32_BYTES * parameters / 2**30:.1f} GiB in FP32"
+    remedy = "take a smaller encoder, such as base in place of large"
+    return [f"has {told}, where an ONNX file must stay below {ONNX_BYTES // 2**30}; {remedy}"]
 
 
 def _json_object(file: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from pathlib import Path
@@ -78,6 +79,7 @@ def test_teacher_folder_faults(tmp_path: Path) -> None:
         (b"abc", "is cut off or no safetensors file (3 bytes)"),
         (struct.pack("<Q", 500) + b"{}", "is cut off or no safetensors file (10 bytes)"),
         (struct.pack("<Q", 2) + b"{]", "has an unreadable header"),
+        (struct.pack("<Q", 31) + b'{"w": {"data_offsets": [0, 0]}}', "has an unreadable header"),
         (struct.pack("<Q", 2) + b"{}", "holds no weights"),
         (None, "bytes where its header asks for"),
     ],
@@ -87,6 +89,36 @@ def test_torn_weights(tmp_path: Path, content: bytes | None, fault: str) -> None
     weights.write_bytes(weights.read_bytes()[:-1] if content is None else content)
     [problem] = path_faults(tmp_path, tmp_path / "model")
     assert fault in problem and problem.endswith("copy it again, whole")
+
+
+def weights_of(file: Path, **shapes: list[int]) -> None:
+    """A safetensors file of these FP16 tensors, all zeros: the disk holds no more than its header."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + 2 * math.prod(shape)
+        header[name.replace("__", ".")] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
+    written = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(written)) + written)
+    os.truncate(file, 8 + len(written) + end)
+
+
+def test_an_encoder_that_no_onnx_file_can_hold_is_refused(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "large")
+    limit = 2**29  # parameters of 4 bytes in 2 GiB
+    weights_of(folder / "model.safetensors", embeddings__word=[2**18, 1024], encoder__layer=[2**18 - 1, 1024])
+    assert path_faults(tmp_path, folder) == []
+    weights_of(folder / "model.safetensors", embeddings__word=[250_002, 1024], encoder__layer=[303_000_000])
+    told = "has 559 million parameters, 2.1 GiB in FP32, where an ONNX file must stay below 2; take a smaller encoder"
+    assert path_faults(tmp_path, folder) == [f"teacher.model='{folder}': {told}, such as base in place of large"]
+    student = ("distil.method=logit", "distil.student=encoder", f"distil.model={folder}")
+    [problem] = path_faults(tmp_path, "scratch", *student)
+    assert problem.startswith(f"distil.model='{folder}': has 559 million parameters")
+    weights_of(folder / "model.safetensors", bert__embeddings__word=[limit - 1], cls__decoder=[limit])
+    assert path_faults(tmp_path, folder) == [], "a head for masked words is left behind"
+    for shard, name in (("model-1", "embeddings__word"), ("model-2", "encoder__layer")):
+        weights_of(folder / f"{shard}.safetensors", **{name: [limit // 2]})
+    (folder / "model.safetensors").unlink()
+    assert "has 537 million parameters" in path_faults(tmp_path, folder)[0], "all shards together"
 
 
 def test_a_hub_id_is_looked_for_in_the_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
