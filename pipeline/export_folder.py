@@ -205,7 +205,7 @@ def _card(
         answered=answered,
         limits=results.limits,
         confidence=float(safety.get("confidence", 0.95)),
-        data=data.notes,
+        data=results.facts.get("data") or data.notes,  # the store may have the same comments from another file
         fingerprint=data.key,
         bases=bases_of(results, choice.row),
         teacher=teacher_text(shown(teacher_model(results)), results.settings.get("teacher") or {}),

@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from scipy.special import expit
 
@@ -188,6 +189,20 @@ def test_where_there_is_no_hugging_face_form_the_card_says_why(exported, name, w
     folder, _, _ = exported[name]
     assert not (folder / "huggingface").exists()
     assert why in (folder / "README.md").read_text().split("no Hugging Face form")[1]
+
+
+def test_the_card_tells_of_the_studys_own_data_though_the_store_has_the_same_comments_of_another_file(
+    tiny_study, tmp_path, capsys
+):
+    study = tmp_path / "study"
+    shutil.copytree(tiny_study.folder, study)
+    table = pq.read_table(study / "front.parquet")
+    report = json.loads(table.schema.metadata[b"data"]) | {"source": "clean.csv", "duplicate_rows": 321}
+    noted = {**table.schema.metadata, b"data": json.dumps(report).encode()}
+    pq.write_table(table.replace_schema_metadata(noted), study / "front.parquet")
+    assert run(capsys, study, "smallest", "--to", tmp_path / "model", "--quiet")[0] == 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "Comments: clean.csv, " in card and "321 duplicate rows dropped" in card
 
 
 def test_a_named_choice_is_told_with_its_runner_up_and_the_next_command(tiny_study, tmp_path, capsys):
