@@ -106,7 +106,8 @@ def _check(config: DistilConfig, teacher: Artifact) -> None:
 
 
 def recipe(config: DistilConfig) -> Recipe:
-    """How a student learns from the teacher."""
+    """How a student learns from the teacher; settings that it does not use, as its key has it, are as by default."""
+    config = DistilConfig.model_validate(config.used())
     ngram = config.student == "ngram"
     return Recipe(
         epochs=config.ngram_epochs if ngram else config.epochs,

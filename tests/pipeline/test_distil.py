@@ -290,4 +290,26 @@ def test_the_recipe_has_what_the_config_says():
     paces = {"epochs": 4, "learning_rate": 3e-4, "ngram_epochs": 9, "ngram_learning_rate": 0.1}
     config = DistilConfig(method="logit", **paces, **shared)
     assert recipe(config) == Recipe(epochs=4, learning_rate=3e-4, **shared)
-    assert recipe(config.model_copy(update={"student": "ngram"})) == Recipe(epochs=9, learning_rate=0.1, **shared)
+    ngram = config.model_copy(update={"student": "ngram"})
+    unused = {name: DistilConfig.model_fields[name].default for name in ("schedule", "warmup_fraction", "batch_size")}
+    assert recipe(ngram) == Recipe(epochs=9, learning_rate=0.1, **shared | unused)
+
+
+@pytest.mark.parametrize("student", ["layers", "encoder", "ngram"])
+def test_configs_of_one_key_have_one_recipe(student):
+    plain = DistilConfig(method="logit", student=student)
+    others = {
+        "epochs": 4,
+        "learning_rate": 3e-4,
+        "schedule": "cosine",
+        "warmup_fraction": 0.25,
+        "batch_size": 7,
+        "ngram_epochs": 9,
+        "ngram_learning_rate": 0.1,
+        "focal_gamma": 1.5,
+        "alpha": 0.3,
+    }
+    for name, value in others.items():
+        changed = plain.model_copy(update={name: value})
+        same_key = changed.key_fields() == plain.key_fields()
+        assert (recipe(changed) == recipe(plain)) == same_key, name
