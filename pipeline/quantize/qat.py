@@ -143,12 +143,13 @@ def fake_quantization(
 
 def holding_zeros(model: TextClassifier) -> Callable[[int, int], None]:
     """For `train(after_step=…)` under fake quantization: what was pruned before stays zero, embeddings included."""
-    weights = [original_weight(module) for module in model.modules() if parametrize.is_parametrized(module)]
-    pruned = [weight == 0 for weight in weights]
+    modules = [module for module in model.modules() if parametrize.is_parametrized(module)]
+    pruned = [original_weight(module) == 0 for module in modules]
 
     @torch.no_grad()
     def hold(_done: int, _total: int) -> None:
-        for weight, zeros in zip(weights, pruned, strict=True):
+        for module, zeros in zip(modules, pruned, strict=True):
+            weight = original_weight(module)  # asked for each time: training may have moved it to a GPU
             weight.masked_fill_(zeros.to(weight.device), 0.0)
 
     return hold

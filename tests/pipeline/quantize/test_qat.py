@@ -134,6 +134,21 @@ def test_pruned_weights_stay_zero_in_training(encoder, examples):
             assert (module.weight[:, 1::2] != old[:, 1::2]).float().mean() > 0.9
 
 
+def test_zeros_are_held_where_training_has_moved_the_weights_to(encoder, examples):
+    """As to a GPU, which gives each parameter new storage; here another precision does."""
+    model = copy.deepcopy(encoder.model)
+    layer = next(iter(quantizable(model).values()))
+    with torch.no_grad():
+        layer.weight[:, ::2] = 0.0
+    with fake_quantization(model, activation_ranges(model, examples.tokens), False):
+        hold = holding_zeros(model)
+        model.to(torch.float64)
+        with torch.no_grad():
+            layer.parametrizations.weight.original.fill_(1.0)
+        hold(1, 1)
+    assert (layer.weight[:, ::2] == 0).all() and (layer.weight[:, 1::2] == 1).all()
+
+
 def test_the_stage_keeps_sparsity_and_learns(quantized, tiny_pruned, tiny_comments):
     artifact = quantized(method="int8_qat", learning_rate=1e-3, epochs=2, per_channel=True)
     losses = [entry["total_loss"] for entry in artifact.notes["history"]]
