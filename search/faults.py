@@ -12,6 +12,7 @@ from typing import Any
 
 from cluster.session import ClusterError
 from pipeline.errors import InputError
+from pipeline.remote import RemoteRefused
 from search.sections import ResourcesConfig
 
 PAUSES_SECONDS = (5.0, 20.0, 60.0)
@@ -37,6 +38,11 @@ def may_pass(error: BaseException) -> bool:
         or _PASSING_TEXT.search(str(cause)) is not None
         for cause in causes
     )
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the object store refuses, as with expired credentials: a later run may succeed, this one will not."""
+    return any(isinstance(cause, RemoteRefused) for cause in _causes(error))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -16,8 +16,9 @@ from ray import tune
 from cluster.limits import CLOCK, GIGABYTE, memory_limit
 from pipeline.artifact import Artifact, Notes
 from pipeline.cache import Store
+from pipeline.remote import RemoteError
 from search.config import StudyConfig
-from search.faults import error_text, may_pass, pause_seconds
+from search.faults import error_text, is_refused, may_pass, pause_seconds
 from search.sections import ResourcesConfig
 from search.study_keys import CURVES, ERROR, MAY_PASS, ROWS, ROWS_SO_FAR, WAITS
 from search.trial import Curve, Row, curves, objectives, reference_rows, run_trial
@@ -103,7 +104,8 @@ def run_in_tune(
 
     The last report has all rows, and the training curves of their models; a model lacks its speed while another of its
     shape is timed in another trial (`search/timings.py`). What the trial raises is reported with the rows so far, and
-    raised again, after a pause, if another attempt may succeed: Tune runs a trial again that raises.
+    raised again, after a pause, if another attempt may succeed: Tune runs a trial again that raises. Where the store
+    refuses, only a later run of the study may succeed.
     """
     rows: list[Row] = []
     at_stage = "its start"
@@ -126,7 +128,8 @@ def run_in_tune(
     except Exception as error:
         again = may_pass(error)
         _open.cache_clear()  # an artifact that it holds may be what is damaged
-        told = {ERROR: error_text(error, limits), MAY_PASS: again, "traceback": traceback.format_exc()}
+        later = again or is_refused(error)
+        told = {ERROR: error_text(error, limits), MAY_PASS: later, "traceback": traceback.format_exc()}
         tune.report({"at_stage": at_stage, ROWS: rows, CURVES: _curves_of(rows, config, data_key), **told})
         if again:
             time.sleep(pause_seconds(suggested.get("attempt", 1), limits.retries))
@@ -138,7 +141,7 @@ def run_in_tune(
 
 def _curves_of(rows: list[Row], config: StudyConfig, data_key: str) -> list[Curve]:
     """Of a trial that has failed: none, if what it failed of is still there."""
-    with suppress(OSError, MemoryError):
+    with suppress(OSError, MemoryError, RemoteError):
         return curves(bench(config, data_key, trial_threads(config)).store, rows) if rows else []
     return []
 

@@ -38,9 +38,12 @@ FAULTS = {
     0.5: "disk full once",
     0.6: "hangs",
     0.7: "takes all memory",
+    0.8: "refused",
 }
 """By `prune.sparsity`, of which each trial has another."""
-ALWAYS = {"killed always", "raises", "hangs", "takes all memory"}
+ALWAYS = {"killed always", "raises", "hangs", "takes all memory", "refused"}
+AT_ONCE = {"raises", "refused"}
+"""Of these, what another attempt would not help."""
 RETRIES, STAGE_MINUTES, MEMORY_GB = 1, 0.15, 1.0
 
 
@@ -127,6 +130,7 @@ def faulty_trial(notes: Path, faults: dict[float, str]) -> Callable[..., list[di
         import numpy as np
 
         import search.faults
+        from pipeline.remote import RemoteRefused
 
         search.faults.PAUSES_SECONDS = (0.2, 0.2, 0.2)
         sparsity = params["prune.sparsity"]
@@ -152,6 +156,8 @@ def faulty_trial(notes: Path, faults: dict[float, str]) -> Callable[..., list[di
                 os.kill(os.getpid(), signal.SIGKILL)
             if fault == "raises":
                 raise ValueError("torn weights")
+            if fault == "refused":
+                raise RemoteRefused(["storage='s3://bucket': the store refuses (ExpiredToken)"])
             if fault.startswith("disk full"):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if fault == "hangs":  # in C, with the lock of Python held
@@ -256,7 +262,7 @@ def test_a_trial_is_tried_again_where_that_may_help_and_only_there(first: Any) -
     run = first[0]
     for sparsity, fault in FAULTS.items():
         pids = run.attempts(sparsity)
-        assert len(pids) == (1 if fault in ("none", "raises") else 1 + RETRIES), fault
+        assert len(pids) == (1 if fault in {"none", *AT_ONCE} else 1 + RETRIES), fault
         assert len(set(pids)) == len(pids), "each in a process of its own"
 
 
@@ -275,11 +281,12 @@ def test_what_failed_for_good_says_why_and_keeps_what_it_had_measured(first: Any
     run, trials, _, printed = first
     told = {fault: of(trials, fault).user_attrs["error"] for fault in ALWAYS}
     assert told["raises"] == "ValueError: torn weights"
+    assert told["refused"] == "RemoteRefused: storage='s3://bucket': the store refuses (ExpiredToken)"
     assert "worker died without a word at prune" in told["killed always"]
     assert told["hangs"].startswith("prune took longer than resources.stage_minutes=0.15; raise it, or")
     assert f"resources.memory_gb_per_trial={MEMORY_GB:g}" in told["takes all memory"]
     for fault, problem in told.items():
-        assert ("(tried 2 times)" in problem) == (fault != "raises")
+        assert ("(tried 2 times)" in problem) == (fault not in AT_ONCE)
         assert bool(of(trials, fault).user_attrs.get("may_pass")) == (fault != "raises")
         student, failed = of(trials, fault).user_attrs["rows"]
         assert student["model_key"].startswith("student-") and (failed["status"], failed["error"]) == (
