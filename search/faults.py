@@ -111,19 +111,21 @@ def run_task(
 
     Raises:
         ClusterError: its worker died each time.
-        RayTaskError: the function raised; it is an instance of what that was, too.
+        Exception: what the function raised, from the RayTaskError whose text is its whole trace.
     """
     import ray
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
     retries = resources.retries
     again = {"max_retries": retries, "retry_exceptions": [OSError, MemoryError]}
     try:
         return ray.get(ray.remote(function).options(**again, **needed).remote(*arguments))
+    except RayTaskError as error:
+        raise error.cause from error
     except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
         limit = resources.stage_minutes
         late = f", or a stage took longer than resources.stage_minutes={limit:g}" if limit is not None else ""
         raise ClusterError(
-            f"{what}: its worker died {retries + 1} times (killed, out of memory{late}); "
-            f"--resume goes on with the stages that were finished. Ray says: {str(error).strip()}"
+            f"{what}: its worker died {retries + 1} times (killed, out of memory{late}; "
+            f"Ray says: {str(error).strip().rstrip('.')})"
         ) from error

@@ -33,32 +33,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return init(arguments[1:])
     options = parser().parse_args(arguments)
-    from search.start import checked
-
     try:
-        config, data = checked(options.study, options.set, options.resume)
-    except InputError as error:
-        return refuse(error.problems)
-    try:
-        return run(config, data, options)
+        return run(options)
     except InputError as error:
         return refuse(error.problems)
     except Exception as error:  # Python would end with 1, which means that no model is safe
         import traceback
 
         traceback.print_exc()
-        print(f"error: the study broke off ({type(error).__name__}); --resume goes on", file=sys.stderr)
-        return BROKEN_OFF
+        return broken_off(f" ({type(error).__name__})")
 
 
-def run(config: StudyConfig, data: Data, options: argparse.Namespace) -> int:
-    """Run the study, show what came out, and return the exit status."""
+def run(options: argparse.Namespace) -> int:
+    """Check and run the study, show what came out, and return the exit status."""
     from rich.console import Console
 
     from cluster.session import ClusterError, check_fit, default_address, session
-    from pipeline.remote import RemoteUnreachable
+    from pipeline.remote import RemoteError, RemoteUnreachable
     from search.alone import alone
     from search.results_mirror import ResultsNotKept, place
+    from search.start import checked
 
     console = Console(highlight=False, stderr=options.json, quiet=options.quiet)
 
@@ -66,6 +60,7 @@ def run(config: StudyConfig, data: Data, options: argparse.Namespace) -> int:
         console.print(line, markup=False, soft_wrap=True)
 
     try:
+        config, data = checked(options.study, options.set, options.resume)
         with session(
             options.address or default_address(), None if config.storage_is_remote else config.store_root
         ) as up:
@@ -77,7 +72,10 @@ def run(config: StudyConfig, data: Data, options: argparse.Namespace) -> int:
                 from search.summary import as_json, show
 
                 say(f"Ray dashboard: {up.dashboard_url}" if up.dashboard_url else "Ray has no dashboard")
-                outcome = StudyRun(running, data, cpus, console).run()
+                try:
+                    outcome = StudyRun(running, data, cpus, console).run()
+                except (ClusterError, InputError, RemoteError) as error:
+                    return broken_off(f": {error}")
     except (ClusterError, RemoteUnreachable) as error:
         return refuse([str(error)])
     except ResultsNotKept as error:
@@ -116,6 +114,12 @@ def interrupted(why: str) -> int:
     """Say it, with --quiet too; the status of a study that is to be resumed."""
     print(why, file=sys.stderr)
     return INTERRUPTED
+
+
+def broken_off(why: str) -> int:
+    """Say it, with --quiet too; the status of a study that an error of ours or of the machine has ended."""
+    print(f"error: the study broke off{why}; --resume goes on", file=sys.stderr)
+    return BROKEN_OFF
 
 
 def refuse(problems: Sequence[str]) -> int:

@@ -258,6 +258,35 @@ def test_resume_with_another_config_says_where_they_differ(tmp_path: Path) -> No
     assert "1 in the study's folder, 2 now; set it back, or start anew without --resume" in told["distil.layers"]
 
 
+def test_an_unexpected_error_before_the_start_is_not_the_status_of_no_safe_model(tmp_path: Path) -> None:
+    (tmp_path / "yaml.py").write_text("raise RuntimeError('a torn installation')", encoding="utf-8")
+    done = subprocess.run(
+        [*COMMAND, SMOKE],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (70, "")
+    *trace, told = done.stderr.splitlines()
+    assert trace[0].startswith("Traceback") and trace[-1] == "RuntimeError: a torn installation"
+    assert told == "error: the study broke off (RuntimeError); --resume goes on"
+
+
+@pytest.mark.e2e
+def test_a_study_that_had_begun_says_that_it_broke_off_and_why(tmp_path: Path) -> None:
+    """The worker that trains the teacher is ended at once, each time."""
+    settings = ["resources.stage_minutes=0.001", "resources.retries=0", "tracking.uri=none", "data.sample_rows=300"]
+    done = run(tmp_path, SMOKE, "--quiet", *(a for one in settings for a in ("--set", one)), seconds=240)
+    assert done.returncode == 70, done.stderr
+    [told] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert told.startswith("error: the study broke off: teacher and classical floor: its worker died 1 times (killed,")
+    assert "resources.stage_minutes=0.001" in told
+    assert done.stderr.count("--resume") == 1 and done.stderr.rstrip().endswith("; --resume goes on")
+    assert "Traceback" not in done.stderr and "cannot start" not in done.stderr
+
+
 @pytest.fixture
 def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts the command in a session of its own; at the end everything that it started is gone."""
