@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         console.print(line, markup=False, soft_wrap=True)
 
     try:
-        config, data = checked(options.study, options.set, options.resume)
+        config, data = checked(options.study, options.set, options.resume, say)
         with session(
             options.address or default_address(), None if config.storage_is_remote else config.store_root
         ) as up:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +27,16 @@ STORE_ANSWERS_SECONDS = 30.0
 """How long a store that does not answer is waited for before the study starts; later it is waited for much longer."""
 
 
-def checked(study: Path | None, overrides: Sequence[str], resume: bool) -> tuple[StudyConfig, Data]:
+def checked(
+    study: Path | None, overrides: Sequence[str], resume: bool, say: Callable[[str], None] = lambda line: None
+) -> tuple[StudyConfig, Data]:
     """The resolved study and its data; nothing is written, but that a study to resume is fetched from its storage.
+
+    Args:
+        study: its file; None for the embedded one.
+        overrides: `KEY=VALUE`.
+        resume: whether it goes on with the study in its results folder.
+        say: told what became of a warm start, a line for each earlier study.
 
     Raises:
         InputError: with every problem of the study file, the paths, the data and the folder to resume.
@@ -51,7 +59,8 @@ def checked(study: Path | None, overrides: Sequence[str], resume: bool) -> tuple
     if not problems:
         config = resolve(config)
         config, told = _warm_start_kept(config) if begun else warm_started(config, fronts)
-        print(*told, sep="\n", end="\n" if told else "")
+        for line in told:
+            say(line)
         problems += resume_problems(config) if resume else []
     if problems or data is None:
         raise InputError(problems)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from search.start import checked, claim_folder
 from search.study_file import load_study, study_from
 from search.warm_start import POINTS, earlier_fronts, front_chains, warm_started
 
+ROOT = Path(__file__).parents[2]
+SMOKE = ROOT / "search" / "studies" / "smoke.yaml"
 NONE = {"distil.method": "none", "prune.method": "none", "quantize.method": "none"}
 STAGE = {"distil": "after_kd", "prune": "after_pruning", "quantize": "after_quantization"}
 SPACE: dict[str, Any] = {
@@ -163,9 +167,9 @@ def test_the_same_chain_once_and_not_too_many(tmp_path: Path) -> None:
     ]
 
 
-def start(tmp_path: Path, *overrides: str, resume: bool = False) -> Any:
+def start(tmp_path: Path, *overrides: str, resume: bool = False, told: list[str] | None = None) -> Any:
     settings = [f"results_dir={tmp_path / 'results'}", "data.sample_rows=300", *overrides]
-    return checked(Path(__file__).parents[2] / "search" / "studies" / "smoke.yaml", settings, resume)[0]
+    return checked(SMOKE, settings, resume, ([] if told is None else told).append)[0]
 
 
 def test_files_that_are_no_studies_are_refused_with_all_else(tmp_path: Path) -> None:
@@ -191,25 +195,42 @@ def test_files_that_are_no_studies_are_refused_with_all_else(tmp_path: Path) -> 
     assert not (tmp_path / "results").exists()
 
 
-def test_the_study_file_that_is_written_repeats_the_study_without_the_earlier_one(
-    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_study_file_that_is_written_repeats_the_study_without_the_earlier_one(old: Path, tmp_path: Path) -> None:
     """Of its own name too: the earlier results are moved aside, and may have changed when the study is resumed."""
     here = tmp_path / "results" / "smoke"
     shutil.move(old, here)
     (here / "study.yaml").write_text("study: smoke", encoding="utf-8")
     override = f"search.warm_start=[{here}]"
-    config = start(tmp_path, override)
-    assert f"warm start from {here}: 3 of the 4 chains" in capsys.readouterr().out
+    told: list[str] = []
+    config = start(tmp_path, override, told=told)
+    [line] = told
+    assert line.startswith(f"warm start from {here}: 3 of the 4 chains")
     points = config.search.points
     assert [point["quantize.method"] for point in points] == ["fp16", "none", "none"] and config.search.warm_start == ()
     moved = claim_folder(config, resume=False)
     assert moved is not None and not (here / "trials.parquet").exists()
     assert load_study(here / "study.yaml").search.points == points
-    assert start(tmp_path, override, resume=True).search.points == points
-    assert capsys.readouterr().out == ""
+    assert start(tmp_path, override, resume=True, told=told).search.points == points
+    assert told == [line]
 
 
-def test_without_a_warm_start_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert start(tmp_path).search.points == ()
-    assert capsys.readouterr().out == ""
+def test_without_a_warm_start_nothing_is_said(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert start(tmp_path, told=told).search.points == ()
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("option", "stdout", "stderr"), [("--resume", True, False), ("--json", False, True), ("--quiet", False, False)]
+)
+def test_the_command_says_it_where_it_says_all_else(
+    option: str, stdout: bool, stderr: bool, old: Path, tmp_path: Path
+) -> None:
+    """With `--json` standard output is for the JSON; here no cluster is found after the check."""
+    command = [sys.executable, str(ROOT / "search" / "pareto.py"), str(SMOKE), option, "--address", "127.0.0.1:1"]
+    command += ["--set", f"search.warm_start=[{old}]", "--set", "data.sample_rows=300"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "no Ray session there" in done.stderr
+    said = f"warm start from {old}: 3 of the 4 chains"
+    assert (said in done.stdout, said in done.stderr) == (stdout, stderr)
+    assert stdout or done.stdout == ""
