@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,9 +62,9 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         config, data = checked(options.study, options.set, options.resume, say)
-        with session(
-            options.address or default_address(), None if config.storage_is_remote else config.store_root
-        ) as up:
+        address, shared = options.address or default_address(), None if config.storage_is_remote else config.store_root
+        # Ray itself tells on standard output of workers that died.
+        with redirect_stdout(sys.stderr if options.json else sys.stdout), session(address, shared) as up:
             needed = config.resources
             cpus = check_fit(up, needed.cpus_per_trial, needed.gpus_per_trial, needed.memory_gb_per_trial)
             with alone(config, say):

@@ -276,10 +276,10 @@ def test_an_unexpected_error_before_the_start_is_not_the_status_of_no_safe_model
 
 @pytest.mark.e2e
 def test_a_study_that_had_begun_says_that_it_broke_off_and_why(tmp_path: Path) -> None:
-    """The worker that trains the teacher is ended at once, each time."""
+    """The worker that trains the teacher is ended at once, each time; Ray tells of it too, on standard output."""
     settings = ["resources.stage_minutes=0.001", "resources.retries=0", "tracking.uri=none", "data.sample_rows=300"]
-    done = run(tmp_path, SMOKE, "--quiet", *(a for one in settings for a in ("--set", one)), seconds=240)
-    assert done.returncode == 70, done.stderr
+    done = run(tmp_path, SMOKE, "--json", "--quiet", *(a for one in settings for a in ("--set", one)), seconds=240)
+    assert (done.returncode, done.stdout) == (70, ""), done.stderr
     [told] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert told.startswith("error: the study broke off: teacher and classical floor: its worker died 1 times (killed,")
     assert "resources.stage_minutes=0.001" in told
