@@ -28,6 +28,9 @@ HURRY_SECONDS = 20.0
 LOOK_SECONDS = 5.0
 """How often the folder is looked through for what was written since the last trial ended, such as a snapshot."""
 
+NOT_SENT = (OSError, RemoteError, sqlite3.Error)
+"""What `ResultsMirror.send` raises; the next one may succeed."""
+
 
 class ResultsNotKept(RuntimeError):
     """The end of a study could not be copied to its storage."""
@@ -111,7 +114,7 @@ class ResultsMirror:
     """Keeps the copy up to date while the block runs, from a thread of its own; does nothing for a local storage."""
 
     def __init__(self, config: StudyConfig, warn: Callable[[str], None]) -> None:
-        """Prepare; `warn` is told, on the thread, when the storage does not take a file."""
+        """Prepare; `warn` is told, on the thread, when a file cannot be sent."""
         self._config, self._warn = config, warn
         self._remote = _remote(config) if config.storage_is_remote else None
         self._sent: dict[str, object] = {}
@@ -129,7 +132,7 @@ class ResultsMirror:
         """Send everything that has changed; with less patience when the study was interrupted.
 
         Raises:
-            ResultsNotKept: the storage does not take it, and nothing else has been raised.
+            ResultsNotKept: it cannot be sent, and nothing else has been raised.
         """
         if self._remote is None:
             return
@@ -138,7 +141,7 @@ class ResultsMirror:
         self._thread.join(None if kind is None else HURRY_SECONDS)
         try:
             self.send(self._remote if kind is None else self._remote.patient_for(HURRY_SECONDS))
-        except (OSError, RemoteError) as error:
+        except NOT_SENT as error:
             told = f"{place(self._config)} lacks the last results, which are in {self._config.folder} ({error})"
             if kind is None:
                 raise ResultsNotKept(told) from error
@@ -154,6 +157,7 @@ class ResultsMirror:
         Raises:
             InputError: the storage refuses.
             OSError: it does not answer (RemoteUnreachable), or a file cannot be read.
+            sqlite3.Error: the database cannot be copied: it is locked, or the disk for temporary files is full.
         """
         self._send_database(remote)
         for file in self._files():
@@ -201,7 +205,7 @@ class ResultsMirror:
             try:
                 self.send(self._remote)
                 behind = False
-            except (OSError, RemoteError) as error:
+            except NOT_SENT as error:
                 if not behind:
                     self._warn(f"{place(self._config)} is behind ({error}); the search goes on, and it is tried again")
                 behind = True

@@ -291,6 +291,44 @@ def test_a_store_that_refuses_is_told_and_the_search_goes_on(s3: S3, config: Stu
     assert ended_trials(passing.folder / "study.db") == 2
 
 
+@pytest.mark.parametrize("whole_again", [True, False])
+def test_a_database_that_cannot_be_copied_is_told_and_the_search_goes_on(
+    whole_again: bool, s3: S3, config: StudyConfig, tmp_path: Path
+) -> None:
+    """For a while, or to the end, which then keeps the error that the study ended with."""
+    study = opened_study(config)
+    run_trials(study, 1)
+    close(study)
+    database, aside = config.folder / "study.db", tmp_path / "study.db"
+    warned: list[str] = []
+    with ExitStack() as stack:
+        if not whole_again:
+            stack.enter_context(pytest.raises(KeyError, match="of the study"))
+        mirror = stack.enter_context(ResultsMirror(config, warned.append))
+        database.rename(aside)
+        database.write_bytes(b"no database" * 1000)
+        mirror.trial_ended()
+        wait_until(lambda: warned)
+        assert len(warned) == 1 and warned[0].startswith(f"{place(config)} is behind (")
+        if not whole_again:
+            raise KeyError("of the study")
+        aside.replace(database)
+        (config.folder / "front.parquet").write_bytes(b"new")
+        mirror.trial_ended()
+        wait_until(lambda: key(config, "front.parquet") in s3.names(key(config, "")))
+    assert [line.startswith(f"{place(config)} lacks the last results") for line in warned[1:]] == (
+        [] if whole_again else [True]
+    )
+    assert trials_in(s3, key(config, "study.db"), tmp_path) == 1
+
+
+def test_a_study_whose_database_cannot_be_copied_at_the_end_is_not_kept(config: StudyConfig) -> None:
+    close(opened_study(config))
+    with pytest.raises(ResultsNotKept, match="lacks the last results") as raised, ResultsMirror(config, lambda _: None):
+        (config.folder / "study.db").write_bytes(b"no database" * 1000)
+    assert isinstance(raised.value.__cause__, sqlite3.Error)
+
+
 def test_a_storage_that_is_a_folder_has_no_copy(tmp_path: Path) -> None:
     for storage in (None, str(tmp_path / "store")):
         config = study_from({"study": "smoke", "storage": storage, "results_dir": str(tmp_path / "results")})
