@@ -26,6 +26,8 @@ DECIDING = (
     "quantize.method",
 )
 """The settings on which others depend."""
+UNEVEN = ("distil.width", "distil.buckets", "distil.dimension", "quantize.block_size")
+"""Whole numbers that must divide another or be divided: what holds for both ends of a range may not hold within."""
 
 
 @dataclass(frozen=True)
@@ -140,22 +142,46 @@ def compatibility_problems(config: StudyConfig) -> list[str]:
         if not STAGES[stage].is_used(name, above):
             return follow(position + 1, values)
         key, setting = f"{stage}.{name}", config.settings(stage)[name]
-        asked = _extremes(setting)
-        reasons = {value: obstacle(key, value, values, teacher) for value in asked}
-        fits = [value for value in asked if reasons[value] is None]
-        if not fits or (isinstance(setting, Range) and len(fits) < len(asked)):
-            wrong = next(value for value in asked if reasons[value])
-            problems.setdefault(problem(key, wrong, str(reasons[wrong])))
+        reasons = ((value, obstacle(key, value, values, teacher)) for value in _asked(key, setting))
+        wrong, reason = next(((value, reason) for value, reason in reasons if reason), (None, None))
+        if reason and (isinstance(setting, Range) or not allowed(key, setting, values, teacher)):
+            if isinstance(setting, Range) and key in UNEVEN:
+                reason += f" (of {setting.low} to {setting.high}, list as choices those that can be)"
+            problems.setdefault(problem(key, wrong, reason))
             return None
-        for value in fits if key in DECIDING else fits[:1]:
+        for value in telling_values(key, setting, values, teacher):
             follow(position + 1, {**values, key: value})
 
     follow(0, {})
     return list(problems)
 
 
-def _extremes(setting: Setting) -> Sequence[Any]:
-    """All listed values, both ends of a range, or the one value."""
+def telling_values(key: str, setting: Setting, earlier: Mapping[str, Any], teacher: TeacherShape) -> Sequence[Any]:
+    """Of the values that a setting can have after these, in their order, those that differ in what can follow them.
+
+    Args:
+        key: of the setting.
+        setting: fixed or searched; every number of a range must be one that it can have.
+        earlier: the settings of the chain above this one, as in `obstacle`.
+        teacher: what is known of it.
+    """
+    fitting = _asked(key, setting) if isinstance(setting, Range) else allowed(key, setting, earlier, teacher)
+    if key not in DECIDING:
+        return fitting[:1]
+    if key not in UNEVEN:
+        return fitting
+    by_power_of_two: dict[int, int] = {}  # the largest that divides a width says which blocks do
+    for value in fitting:
+        by_power_of_two.setdefault(value & -value, value)
+    return list(by_power_of_two.values())
+
+
+def _asked(key: str, setting: Setting) -> Sequence[Any]:
+    """All listed values, both ends of a range or all within if these do not tell enough, or the one value."""
     if isinstance(setting, Choices):
         return setting.choices
-    return (setting.low, setting.high) if isinstance(setting, Range) else (setting,)
+    if not isinstance(setting, Range):
+        return (setting,)
+    if key in UNEVEN:
+        return range(int(setting.low), int(setting.high) + 1, int(setting.step or 1))
+    return (setting.low, setting.high)

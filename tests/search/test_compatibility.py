@@ -10,9 +10,11 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from search.compatibility import TeacherShape, compatibility_problems, obstacle, teacher_shape
 from search.config import STAGES
+from search.every_chain import every_chain
 from search.space import Space, flat_settings
 from search.study_file import study_from
 
@@ -61,6 +63,25 @@ def problems(**sections: Any) -> list[str]:
         (
             {"distil": {"method": "logit", "student": "ngram"}, "quantize": {"method": "int4", "block_size": 32}},
             "block_size=32.*does not divide the model's width 16",
+        ),
+        (
+            {
+                "distil": {"method": "logit", "width": {"low": 64, "high": 128, "step": 16}},
+                "quantize": {"method": "int4", "block_size": {"choices": [32, 64]}},
+            },
+            "block_size=32.*does not divide the model's width 80",
+        ),
+        (
+            {"quantize": {"method": "int4", "block_size": {"low": 16, "high": 64, "step": 16}}},
+            "block_size=48.*power of two; take 64 .of 16 to 64, list as choices",
+        ),
+        (
+            {"distil": {"method": "logit", "width": {"low": 0, "high": 64, "step": 2}}},
+            "width=2.*multiple of the teacher's 4 heads.*list as choices",
+        ),
+        (
+            {"distil": {"method": "logit", "student": "ngram", "buckets": {"low": 16384, "high": 2**24, "log": True}}},
+            "buckets=16385.*power of two; take 32768 .of 16384 to 16777216, list as choices",
         ),
     ],
 )
@@ -137,6 +158,37 @@ def searched() -> tuple[Space, TeacherShape]:
     config = study_from(SEARCHED)
     assert compatibility_problems(config) == []
     return Space(config), teacher_shape(config)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    width=st.tuples(st.integers(0, 24), st.integers(1, 8), st.sampled_from([2, 4, 8, 16])),
+    blocks=st.one_of(
+        st.sampled_from([16, 32, 64]),
+        st.lists(st.sampled_from([16, 32, 64]), min_size=1, unique=True).map(lambda listed: {"choices": listed}),
+        st.sampled_from([{"low": 16, "high": 32, "step": 16}, {"low": 16, "high": 64, "step": 16}]),
+    ),
+)
+def test_what_is_said_of_ranges_holds_for_every_chain(width: tuple[int, int, int], blocks: Any) -> None:
+    """Against all chains one by one: one that cannot be is somewhere exactly if the study is refused."""
+    first, steps, step = width
+    widths = {"low": first * step, "high": (first + steps) * step, "step": step}
+    config = study_from(
+        {
+            "distil": {"method": "logit", "width": widths},
+            "quantize": {"method": {"choices": ["none", "int4"]}, "block_size": blocks},
+        }
+    )
+    teacher = teacher_shape(config)
+    try:
+        refused = any(
+            obstacle(key, value, {name: params[name] for name in params if name != key}, teacher)
+            for params in every_chain(config)
+            for key, value in params.items()
+        )
+    except ValidationError:  # nothing is left to choose from
+        refused = True
+    assert bool(compatibility_problems(config)) == refused
 
 
 @settings(max_examples=60, deadline=None)
