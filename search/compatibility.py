@@ -26,6 +26,8 @@ DECIDING = (
     "quantize.method",
 )
 """The settings on which others depend."""
+ACROSS = ("distil.student", "distil.width", "distil.dimension", "prune.method", "prune.structures")
+"""Those of them on which settings of later stages depend."""
 UNEVEN = ("distil.width", "distil.buckets", "distil.dimension", "quantize.block_size")
 """Whole numbers that must divide another or be divided: what holds for both ends of a range may not hold within."""
 
@@ -133,11 +135,13 @@ def compatibility_problems(config: StudyConfig) -> list[str]:
     followed: set[str] = set()
 
     def follow(position: int, values: dict[str, Any]) -> None:
-        state = json.dumps([position, {key: values[key] for key in DECIDING if key in values}])
-        if position == len(keys) or state in followed:
+        if position == len(keys):
+            return
+        stage, name = keys[position]
+        state = json.dumps([position, deciding(stage, values)])
+        if state in followed:
             return
         followed.add(state)
-        stage, name = keys[position]
         above = {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{stage}.")}
         if not STAGES[stage].is_used(name, above):
             return follow(position + 1, values)
@@ -154,6 +158,11 @@ def compatibility_problems(config: StudyConfig) -> list[str]:
 
     follow(0, {})
     return list(problems)
+
+
+def deciding(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings up to some place in a stage, those on which what follows may depend."""
+    return {key: values[key] for key in DECIDING if key in values and (key in ACROSS or key.startswith(f"{stage}."))}
 
 
 def telling_values(key: str, setting: Setting, earlier: Mapping[str, Any], teacher: TeacherShape) -> Sequence[Any]:
