@@ -101,7 +101,10 @@ def refusal(error: OSError) -> str | None:
             "access is denied; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine's role the right "
             "to list the bucket and to read, write and delete in it"
         )
-    return f"the store refuses ({first_line(error)}); check the URL, AWS_REGION and AWS_ENDPOINT_URL"
+    return (
+        f"the store refuses ({first_line(error)}); check the URL, AWS_REGION and AWS_ENDPOINT_URL, and whether "
+        "temporary credentials have expired"
+    )
 
 
 def first_line(error: Exception) -> str:
