@@ -35,7 +35,7 @@ class SearchConfig(Config):
     stop_margin: float = Field(0.05, ge=0.0, le=1.0)
     """How far beyond a safety limit a student's drop may be before its trial stops ahead of pruning."""
     points: tuple[dict[str, str | int | float], ...] = ()
-    """Settings of the first trials, as `distil.method: none`; the sampler suggests what a point leaves out."""
+    """Settings of the first trials, as `distil.method: none`; all of them run, the sampler suggests the rest."""
     warm_start: tuple[str, ...] = ()
     """Earlier studies, as a results folder or its `trials.parquet`: what is on their fronts follows the points."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import DistilConfig, PruneConfig, QuantizeConfig, StageConfig
-from search.compatibility import DECIDING, allowed, obstacle, teacher_shape
+from search.compatibility import DECIDING, allowed, compatibility_problems, teacher_shape
 from search.config import STAGES, Choices, Range, Setting, StudyConfig, exact
 from search.model_folder import model_digest, model_folder
+from search.points import Point, as_held, asked_name, holds, lost_settings
 
 if TYPE_CHECKING:
     from search.stage_tree.chains import Suggesting
@@ -76,20 +76,18 @@ class Space:
         return _Question(fixed)
 
     def named(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings of a point under the names by which `suggest` asks for them there.
+        """The settings of a point under the names by which `suggest` asks for them there, whatever else is suggested.
 
         Optuna knows a listed setting by its values: where only some of them fit, it is another parameter. What a point
-        leaves open is taken to be the first that fits.
+        leaves open is among them where it is settled, see `Point`.
+
+        Raises:
+            ValueError: the point names settings that cannot all count, see `point_problems`.
         """
-        params: dict[str, Any] = {}
-        names: dict[str, Any] = {}
-        for key, setting in self._used(params):
-            if key in point:
-                params[key] = point[key]
-                names[self._name(key, setting)] = point[key]
-            else:
-                params[key] = _any(setting)
-        return names
+        found = Point(point, self._settings, self._teacher)
+        if not found.kept:
+            raise ValueError(f"{dict(point)}: not all of these can count together; take out what does not")
+        return found.names
 
     def point_of(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """A chain's settings as a point of this space; None where one of them is not in it.
@@ -101,10 +99,10 @@ class Space:
         for key, setting in self._used(params):
             given = settings.get(key)
             searched = isinstance(setting, Choices | Range)
-            params[key] = _any(setting) if given is None or not searched else _as_held(setting, given)
+            params[key] = _any(setting) if given is None or not searched else as_held(setting, given)
             if given is None or (not searched and isinstance(setting, int | float)):
                 continue
-            if not _holds(setting, given):
+            if not holds(setting, given):
                 return None
             if searched:
                 point[key] = params[key]
@@ -113,9 +111,7 @@ class Space:
     def _name(self, key: str, setting: Setting) -> str:
         """The key; of a listed setting that has lost some of its values, with those that are left."""
         stage, name = key.split(".")
-        if not isinstance(setting, Choices) or setting == self._settings[stage][name]:
-            return key
-        return f"{key}[{'|'.join(map(str, setting.choices))}]"
+        return asked_name(key, self._settings[stage][name], setting.choices if isinstance(setting, Choices) else ())
 
     def _used(self, params: Mapping[str, Any]) -> Iterator[tuple[str, Setting]]:
         """The settings that count, each after `params` has got the ones above it, with the choices that fit."""
@@ -143,53 +139,26 @@ class Space:
 
 
 def point_problems(config: StudyConfig) -> list[str]:
-    """What is wrong with `search.points`: no such setting, a value not in the space, or one that does not fit."""
+    """What is wrong with `search.points`: no such setting, a value not in the space, or one that cannot count there.
+
+    The last is told of studies alone whose settings are compatible.
+    """
     problems = []
-    teacher = teacher_shape(config)
+    settings, teacher = {stage: config.settings(stage) for stage in STAGES}, teacher_shape(config)
+    compatible = bool(config.search.points) and not compatibility_problems(config)
     for index, point in enumerate(config.search.points):
+        reasons: dict[str, str] = {}
         for key, value in point.items():
             stage, _, name = key.partition(".")
-            where = f"search.points[{index}].{key}"
-            if stage not in STAGES or name not in STAGES[stage].model_fields:
-                problems.append(f"{where}={value!r}: no such setting of distil, prune or quantize; take it out")
-            elif not _holds(setting := config.settings(stage)[name], value):
+            if name not in settings.get(stage, {}):
+                reasons[key] = "no such setting of distil, prune or quantize; take it out"
+            elif not holds(setting := settings[stage][name], value):
                 held = setting.model_dump(exclude_defaults=True) if isinstance(setting, Choices | Range) else setting
-                problems.append(f"{where}={value!r}: not in the study's {key}: {held}; add it there, or change this")
-            elif reason := obstacle(key, value, _with_fixed(config, point), teacher):
-                problems.append(f"{where}={value!r}: {reason}")
+                reasons[key] = f"not in the study's {key}: {held}; add it there, or change this"
+        if not reasons and compatible and not Point(point, settings, teacher).kept:
+            reasons = lost_settings(point, settings, teacher)
+        problems += [f"search.points[{index}].{key}={point[key]!r}: {reason}" for key, reason in reasons.items()]
     return problems
-
-
-def _with_fixed(config: StudyConfig, point: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a point has for certain: its own, and the study's fixed ones that count."""
-    params: dict[str, Any] = {}
-    for stage, model in STAGES.items():
-        for name, setting in config.settings(stage).items():
-            value = point.get(f"{stage}.{name}", setting)
-            if not isinstance(value, Choices | Range) and model.is_used(name, _of_stage(params, stage)):
-                params[f"{stage}.{name}"] = value
-    return params
-
-
-def _holds(setting: Setting, value: Any) -> bool:
-    if isinstance(setting, Choices):
-        return value in setting.choices
-    if isinstance(setting, Range):
-        if isinstance(value, str) or not setting.low <= value <= setting.high:
-            return False
-        whole = isinstance(setting.low, int) and isinstance(setting.high, int)
-        step = setting.step or (1 if whole else None)
-        steps = (value - setting.low) / step if step else 0.0
-        return math.isclose(steps, round(steps), abs_tol=1e-9)
-    return bool(value == setting)
-
-
-def _as_held(setting: Setting, value: Any) -> Any:
-    """A value as the setting has it: a table may have made 2.0 of 2."""
-    if isinstance(setting, Choices):
-        return next((choice for choice in setting.choices if choice == value), value)
-    whole = isinstance(setting, Range) and isinstance(setting.low, int) and isinstance(setting.high, int)
-    return int(value) if whole and not isinstance(value, str) else value
 
 
 @cache
