@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -11,12 +11,11 @@ from evaluation.front import FloatArray
 from evaluation.gained import losses, reference_point
 from evaluation.tradeoff import FULL_COMPRESSION, FULL_SPEEDUP
 from search.config import StudyConfig
+from search.stage_tree.tree import Goal
 from search.trial import Row, objectives
 
 FRONT = ("f1_macro", "model_size_mb", "latency_ratio")
 """Objectives in the order of `evaluation.gained.losses`; the others are scores, each of which stands alone."""
-Goal: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
-"""Of losses [..., 3] (-quality, log10 of size and of latency) and of the teacher's [3], what counts [..., m]."""
 
 
 def losses_of(row: Row | Mapping[str, Any]) -> FloatArray:
