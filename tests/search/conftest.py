@@ -1,11 +1,11 @@
-"""The smoke study, run once in a Ray session for every test that looks at what came out of it."""
+"""Optuna without its log; and the smoke study, run once in a Ray session for every test that looks at what came of it."""
 
 from __future__ import annotations
 
 import io
 import math
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,17 @@ from search.config import StudyConfig
 SMOKE = Path(__file__).parents[2] / "search" / "studies" / "smoke.yaml"
 RAISES = {"distil.method": "none", "prune.method": "wanda"}
 NOT_A_NUMBER = {"distil.method": "logit", "distil.temperature": 1}
+
+
+@pytest.fixture
+def quiet_optuna() -> Iterator[None]:
+    """Optuna tells warnings alone."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield
+    optuna.logging.set_verbosity(before)
 
 
 @dataclass(frozen=True)

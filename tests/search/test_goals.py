@@ -25,6 +25,7 @@ SPACE = {
     "prune": {"method": {"choices": ["none", "structured"]}, "ratio": {"choices": [0.1, 0.3, 0.5]}},
     "quantize": {"method": {"choices": ["none", "fp16", "int8_dynamic", "int4"]}},
 }
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
 SCORES = ("tradeoff_score", "safe_compression_score")
 
 
@@ -107,7 +108,6 @@ def best(sampler: str, aimed_at: str, wanted: str, seed: int, seconds: float) ->
     """The highest score of a model that is not unsafe after so many seconds, in a synthetic world."""
     made = study(aimed_at, sampler=sampler, trials=100).model_copy(update={"seed": seed})
     table = SyntheticTable(made, seed)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     optuna_study = optuna.create_study(direction="maximize", sampler=study_sampler(made))
     optuna_study.set_user_attr(REFERENCES, [table.teacher()])
     Simulation(ParetoSearcher(optuna_study, made), made, table, Cluster()).run(busy_seconds=seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -51,12 +50,7 @@ CONTINUOUS = SPACE | {
 TAUGHT = {"distil.method": "logit", "distil.student": "layers"}
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    yield
-    optuna.logging.set_verbosity(before)
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 
 def study(space: dict[str, Any], *points: dict[str, Any], sampler: str = "random", seed: int = 0) -> StudyConfig:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator
 from typing import get_args
 
 import numpy as np
@@ -30,12 +29,7 @@ UNLIKELY = 1e-4
 """Of a p-value; seeds are fixed, so that a test passes always or never."""
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    yield
-    optuna.logging.set_verbosity(before)
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 
 def study_of(seed: int) -> optuna.Study:

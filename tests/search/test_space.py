@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import optuna
@@ -17,13 +16,7 @@ from search.config import STAGES, StudyConfig
 from search.space import Space, flat_settings, point_problems
 from search.study_file import load_study, study_from
 
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    yield
-    optuna.logging.set_verbosity(before)
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 
 def suggestions(config: StudyConfig, number: int, seed: int = 0) -> list[tuple[dict[str, Any], dict[str, Any]]]:
