@@ -1,4 +1,4 @@
-"""Optuna without its log; and the smoke study, run once in a Ray session for every test that looks at what came of it."""
+"""Optuna without its log; and the smoke study, run once in a Ray session for every test that looks at it."""
 
 from __future__ import annotations
 
