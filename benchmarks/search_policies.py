@@ -10,12 +10,13 @@ of the hypervolume of all chains of the space (as in `search/tally.py`: of model
 one that waits for another's model computes nothing, and is held all the same. A trial takes `--trial-seconds` beside
 its new models, also one that has none, and a new model `--measure-seconds` beside its stage, and `--timing-seconds` to
 measure its speed, with reuse the first of each shape alone: means of `recorded_mixed.yaml` (`simulation_costs.py`).
-`--driver-seconds` is what each trial takes of the one driver, while other workers wait for it. A search that ends
-before has not reached its 95 %; "ended at" says after how many computing seconds, and `share_at` in the file of
-`--json` what it had on the way; `--patience` ends those of a policy that takes long itself. With `--to-the-end` a
-search goes on until it has all its trials. "Clock" is when the 95 % were there. "Program" is what simulator and policy
-themselves take of a core. Below each table stands what its workers would cost if they knew everything before and none
-was idle.
+`--driver-seconds` is what each trial takes of the one driver, while other workers wait for it; with
+`--suggestion-factor 1` they wait for the policy too, as long as its suggestions really take of a core. A search that
+ends before has not reached its 95 %; "ended at" says after how many computing seconds, and `share_at` in the file of
+`--json` what it had on the way; `--clock` and `--patience` end those of a policy that takes long itself. With
+`--to-the-end` a search goes on until it has all its trials. "Clock" is when the 95 % were there. "Program" is what
+simulator and policy themselves take of a core. Below each table stands what its workers would cost if they knew
+everything before and none was idle.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import fields
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
@@ -36,6 +38,7 @@ from rich.progress import track
 POLICIES = [("stage_tree", True)] + [
     (name, reuse) for name in ("tpe", "nsgaii", "gp", "random") for reuse in (True, False)
 ]
+LIMITS = [limit.name for limit in fields(Limits)]
 SYNTHETIC = Path(__file__).with_name("synthetic.yaml")
 
 
@@ -55,7 +58,7 @@ def main() -> None:
         worlds = seeds[:1] if place.is_dir() else seeds  # a recorded table is the same for each seed
         known = pool.map(partial(bounds, place, costs), worlds) * (len(seeds) // len(worlds))
         references, soonest = zip(*known, strict=True)
-        limits = Limits(arguments.trials, arguments.budget, arguments.patience, arguments.to_the_end)
+        limits = Limits(**{name: getattr(arguments, name) for name in LIMITS})
         search = partial(one_run, place, limits, costs, references)
         kept = KeptRuns(arguments.runs, {"table": table_digest(place), "to_the_end": arguments.to_the_end, **costs})
         left = [task for task in tasks if task not in kept.runs and not arguments.kept_only]
@@ -77,6 +80,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--reuse-only", action="store_true", help="leave out the policies without reuse of models")
     parser.add_argument("--trials", type=int, default=400, help="most trials of a search")
     parser.add_argument("--budget", type=float, default=60_000.0, help="most computing seconds of a search")
+    parser.add_argument("--clock", type=float, default=math.inf, help="most seconds of a search, by the virtual clock")
     parser.add_argument("--patience", type=float, default=math.inf, help="most seconds of a core for the policy itself")
     parser.add_argument("--to-the-end", action="store_true", help="go on when 95 % of the hypervolume is there")
     for name, seconds in COSTS.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -59,6 +60,9 @@ class Cluster:
     """Of each trial beside its new models, and of one that has none: to start, to find what is there, to report."""
     driver_seconds: float = 0.0
     """Of each trial in the one process that hands out all: a worker waits for it while it is at another's."""
+    suggestion_factor: float = 0.0
+    """Seconds that process is held besides for each that the sampler really takes of a core to suggest; above 0, no two
+    simulations are quite the same."""
     deaths_per_hour: float = 0.0
     """Deaths of a worker in an hour of its work; the trial fails, and its stages so far stay."""
     straggler_share: float = 0.0
@@ -139,12 +143,13 @@ class Simulation:
         done = 0.0
         while self._now < seconds and done * self._cluster.workers < busy_seconds:
             if self._cluster.driver_seconds:
-                self._driver_free = max(self._driver_free, self._now) + self._cluster.driver_seconds
-                yield self._driver_free - self._now
-            trial_id = str(next(self._ids))
+                yield self._until_driver_has_spent(self._cluster.driver_seconds)
+            trial_id, began = str(next(self._ids)), time.process_time()
             suggested = self._searcher.suggest(trial_id)
             if not isinstance(suggested, dict) or "params" not in suggested:
                 return
+            if self._cluster.suggestion_factor:
+                yield self._until_driver_has_spent(self._cluster.suggestion_factor * (time.process_time() - began))
             self.history.trials += 1
             self.history.last_start = self._now
             for pause, busy in self._trial(trial_id, suggested["params"], suggested[WAITS]):
@@ -152,6 +157,10 @@ class Simulation:
                     self.history.work.append((self._now, pause))
                     done += pause
                 yield pause
+
+    def _until_driver_has_spent(self, seconds: float) -> float:
+        self._driver_free = max(self._driver_free, self._now) + seconds
+        return self._driver_free - self._now
 
     def _trial(self, trial_id: str, params: Mapping[str, Any], waits: bool) -> Iterator[tuple[float, bool]]:
         """The chain, stage by stage, with or without waits for speeds; yields each pause and whether it is work."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-LACKED = {"driver_seconds": 0.0}
+LACKED = {"driver_seconds": 0.0, "suggestion_factor": 0.0}
 """Settings that lines of before they were there lack, with what they had been."""
 Task = tuple[str, bool, int, int]
 """Sampler, reuse, workers and seed of a run."""

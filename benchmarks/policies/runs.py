@@ -34,9 +34,15 @@ from search.study_keys import REFERENCES
 SHARE = 0.95
 CHECKED = [25 * 2**power for power in range(11)]
 """Computing seconds at which a search's share of the hypervolume is noted."""
-COSTS = {"trial_seconds": 0.2, "measure_seconds": 0.1, "timing_seconds": 1.8, "driver_seconds": 0.0}
+COSTS = {
+    "trial_seconds": 0.2,
+    "measure_seconds": 0.1,
+    "timing_seconds": 1.8,
+    "driver_seconds": 0.0,
+    "suggestion_factor": 0.0,
+}
 """Means of `recorded_mixed.yaml` as it measures (`simulation_costs.py`), the driver's part of a trial with them: no
-worker waits for another's unless `driver_seconds` says so."""
+worker waits for another's, or for a sampler, unless one of the last two says so."""
 
 
 def world(place: Path, seed: int, sampler: str, trials: int) -> tuple[StudyConfig, Table]:
@@ -114,6 +120,8 @@ class Limits:
     trials: int
     budget: float = math.inf
     """Computing seconds of all workers."""
+    clock: float = math.inf
+    """Virtual seconds."""
     patience: float = math.inf
     """Seconds that simulator and policy may take of a core themselves."""
     to_the_end: bool = False
@@ -146,7 +154,7 @@ def one_run(
     began = time.process_time()
     cluster = Cluster(workers=workers, reuse=reuse, seed=seed, **costs)
     simulation = Simulation(ParetoSearcher(study, config), config, table, cluster)
-    history = simulation.run(busy_seconds=limit.budget, enough=enough)
+    history = simulation.run(limit.clock, limit.budget, enough)
     curve.follow(history.models)  # what was at work when the last trial had begun
     program = time.process_time() - began
     figures = figures_of(history, curve, references[seed], workers)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
 import pytest
+from optuna.samplers import BaseSampler, RandomSampler
 
 from search.config import STAGES, StudyConfig
 from search.optuna_study import ENDED
@@ -60,8 +62,11 @@ def config(
     return study_from({"study": "s", "seed": seed, "data": labels, "teacher": teacher, "search": search, **SPACE})
 
 
-def simulated(made: StudyConfig, table: Any, cluster: Cluster, **limits: Any) -> tuple[History, optuna.Study]:
-    study = optuna.create_study(directions=["maximize", "minimize", "minimize"], sampler=study_sampler(made))
+def simulated(
+    made: StudyConfig, table: Any, cluster: Cluster, sampler: BaseSampler | None = None, **limits: Any
+) -> tuple[History, optuna.Study]:
+    directions = ["maximize", "minimize", "minimize"]
+    study = optuna.create_study(directions=directions, sampler=sampler or study_sampler(made))
     study.set_user_attr(REFERENCES, [table.teacher()])
     for point in made.search.points:
         study.enqueue_trial(dict(point))
@@ -97,6 +102,27 @@ def test_workers_wait_for_the_one_driver_and_that_is_no_work() -> None:
     )
     assert [time for time, _ in history.models] == [153.0, 203.0]  # handed out after 50 and 100 s
     assert history.busy_seconds == 206.0 and history.utilisation(2) == 50.0 / 200.0
+
+
+class Slow(RandomSampler):
+    """Takes a fifth of a second of a core for each trial."""
+
+    def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        began = time.process_time()
+        while time.process_time() < began + 0.2:
+            pass
+
+
+def test_workers_wait_for_a_sampler_as_long_as_it_takes() -> None:
+    points = config(2, points=[POINTS[0], POINTS[3]])
+    free, history = (
+        simulated(points, ByHand(), Cluster(workers=2, measure_seconds=3.0, suggestion_factor=factor), Slow(seed=0))[0]
+        for factor in (0.0, 100.0)
+    )
+    assert [time for time, _ in free.models] == [103.0, 103.0]
+    first, second = (time for time, _ in history.models)
+    assert 123.0 <= first < second - 20.0, "one suggestion after the other, a hundred times as slow"
+    assert history.busy_seconds == pytest.approx(206.0)
 
 
 def test_of_models_of_one_shape_the_first_is_timed_and_without_reuse_each() -> None:
