@@ -1,7 +1,7 @@
 """Pretrained models that only the driver's machine has, on their way to the nodes that train: through the store.
 
-A node where the folder of a model is not there finds its files in the store under their digest. Keys do not change:
-they hang on the digest, and not on the folder.
+A node where the folder of a model is not there, or holds other files, as a Hugging Face cache of another day may, finds
+those of the study in the store under their digest. Keys do not change: they hang on the digest, and not on the folder.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from typing import TypeVar
 from pipeline.artifact import Artifact, Notes, Stage
 from pipeline.cache import Store
 from pipeline.config import DistilConfig, TeacherConfig
+from pipeline.errors import InputError
 from search.config import StudyConfig
 from search.model_folder import model_digest, model_files, model_folder, student_models
 
 STAGE = "model"
 SEPARATOR = ","
+_OTHER_FILES = (
+    "{}: the files in {} on this node give {}, those that the study began with {}; "
+    "bring them there, or set `storage` to a URL, and the search brings them along itself"
+)
 C = TypeVar("C", TeacherConfig, DistilConfig)
 
 
@@ -45,19 +50,26 @@ def share_models(store: Store, config: StudyConfig) -> None:
 
 
 def with_digest(config: StudyConfig, student: DistilConfig) -> DistilConfig:
-    """The student's config with the digest of its model, also where the model is not on this machine."""
-    if not _is_pretrained(student) or model_folder(student.model) is not None:
-        return student
-    return student.model_copy(update={"model_digest": dict(_digests(config)).get(student.model) or None})
+    """The student's config with the digest that its model has in the study, whatever this machine has by that name."""
+    digest = dict(_digests(config)).get(student.model) if _is_pretrained(student) else None
+    return student.model_copy(update={"model_digest": digest}) if digest else student
 
 
 def fetching(store: Store, stage: Stage) -> Stage:
-    """The stage, which takes the files of its pretrained model from the store where the named folder is not here."""
+    """The stage, which takes the files of its pretrained model from the store where they are not in the named folder.
+
+    It raises an `InputError` if those in the folder are others, and the store has none.
+    """
 
     def build(config: C, folder: Path, *inputs: Artifact) -> Notes:
-        if _is_pretrained(config) and config.model_digest and model_folder(config.model) is None:
-            found = store.find(STAGE, config.model_digest)
-            config = config.model_copy(update={"model": str(found.path)}) if found else config
+        if _is_pretrained(config) and config.model_digest:
+            here = model_folder(config.model)
+            digest = model_digest(here) if here is not None else None
+            if digest != config.model_digest:
+                if found := store.find(STAGE, config.model_digest):
+                    config = config.model_copy(update={"model": str(found.path)})
+                elif digest:
+                    raise InputError([_OTHER_FILES.format(config.model, here, digest, config.model_digest)])
         return stage(config, folder, *inputs)
 
     return replace(stage, build=build)

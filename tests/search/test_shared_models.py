@@ -14,6 +14,7 @@ from pyarrow.fs import S3FileSystem
 from pipeline.artifact import Artifact, Notes, Stage
 from pipeline.cache import Store, artifact_key
 from pipeline.config import Config, DistilConfig, TeacherConfig
+from pipeline.errors import InputError
 from pipeline.remote import Remote
 from pipeline.remote_store import RemoteStore
 from search.config import StudyConfig
@@ -24,6 +25,7 @@ from search.start import with_absolute_paths
 from search.study_file import load_study
 
 BUCKET = "models"
+WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def model(folder: Path, words: str) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", "words": words}))
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(words.encode())
+    (folder / WEIGHTS).write_bytes(words.encode())
     (folder / "notes.txt").write_text("no part of the model")
     return folder
 
@@ -100,7 +102,7 @@ def test_a_node_without_the_folders_trains_from_the_same_files_under_the_same_ke
     assert [artifact.key for artifact in made] == at_driver
     for (place, files), name, digest in zip(seen, names, digests, strict=True):
         assert Path(place) == worker.root / "model" / digest
-        assert files["model.safetensors"] == name and {"config.json", "tokenizer.json"} < set(files)
+        assert files[WEIGHTS] == name and {"config.json", "tokenizer.json"} < set(files)
         assert "notes.txt" not in files
     assert [config.model for config in configs()] == [str(tmp_path / name) for name in names], "rows keep the names"
 
@@ -121,6 +123,31 @@ def test_a_folder_that_is_here_is_used_as_it_is(study: StudyConfig, tmp_path: Pa
     worker = node(tmp_path, "worker", url)
     worker.run(fetching(worker, stage), study.teacher)
     assert used == [str(tmp_path / "teacher")] and not (worker.root / "model").exists()
+
+
+def test_a_folder_that_holds_other_files_here_is_not_used(study: StudyConfig, tmp_path: Path, url: str) -> None:
+    """As the Hugging Face cache of a node, which may have another snapshot of the same model."""
+    named = {"distil.method": "logit", "distil.student": "encoder", "distil.model": str(tmp_path / "one")}
+    student = Space(study).configs(named)[0]
+    at_driver = [study.teacher, with_digest(study, student)]
+    used: list[str] = []
+
+    def build(config: TeacherConfig | DistilConfig, folder: Path, *inputs: Artifact) -> Notes:
+        used.append((Path(config.model) / WEIGHTS).read_text())
+        return {}
+
+    stage = Stage("other", 1, build)
+    share_models(node(tmp_path, "driver", url), study)
+    for name in ("teacher", "one"):
+        (tmp_path / name / WEIGHTS).write_text("newer")
+    assert with_digest(study, student) == at_driver[1]
+    worker, alone = node(tmp_path, "worker", url), Store(tmp_path / "alone")
+    for config in at_driver:
+        told = rf"{config.model}: .* give [0-9a-f]{{64}}, .* {config.model_digest}; bring"
+        with pytest.raises(InputError, match=told):
+            alone.run(fetching(alone, stage), config)
+        worker.run(fetching(worker, stage), config)
+    assert used == ["teacher", "one"]
 
 
 def test_a_model_made_from_nothing_needs_no_folder(tmp_path: Path, url: str) -> None:
