@@ -8,8 +8,6 @@ another trial measures (`search/timings.py`) is RUNNING until that is known.
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -22,27 +20,17 @@ from ray.tune.search import Searcher
 from search.attempts import Attempts, failed_for_now
 from search.budget import Budget
 from search.config import StudyConfig
-from search.faults import death_text
 from search.optuna_study import ENDED
 from search.space import Space
 from search.study_database import at_once
-from search.study_keys import CURVES, ERROR, MAY_PASS, REFERENCES, ROWS, ROWS_SO_FAR, SEARCHED_SECONDS, WAITS
+from search.study_keys import CURVES, ERROR, MAY_PASS, REFERENCES, ROWS, SEARCHED_SECONDS, WAITS
 from search.tally import Tally
 from search.telling import finish_trial
 from search.timings import Timings, Untimed
 from search.trial import Curve, Row
+from search.trial_reports import TrialReports
 
 NOT_TIMED = "its speed was to be measured with that of another model, and was not; run it again (--resume)"
-
-
-@dataclass(frozen=True)
-class _Report:
-    """What a trial said last."""
-
-    content: dict[str, Any]
-    attempt: int
-    at: float
-    """By the monotonic clock."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +58,7 @@ class ParetoSearcher(Searcher):
         self._config = config
         self._space = Space(config)
         self._open: dict[str, _Open] = {}
-        self._last: dict[str, _Report] = {}
-        self._rows: dict[str, list[Row]] = {}
+        self._reports = TrialReports(config.resources)
         references = study.user_attrs.get(REFERENCES, [])
         teacher_f1 = next((row["f1_macro"] for row in references if row["stage"] == "baseline"), None)
         self._timings = Timings(teacher_f1, config.tradeoff_weights)
@@ -149,25 +136,21 @@ class ParetoSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep the latest report: a trial that raises reports its error and the rows so far before it ends."""
-        self._last[trial_id] = _Report(result, self._attempt(trial_id), time.monotonic())
-        rows = result.get(ROWS) or result.get(ROWS_SO_FAR) or []
-        if len(rows) >= len(self._rows.get(trial_id, [])):  # an attempt may die before it comes as far as the last
-            self._rows[trial_id] = list(rows)
-        self._hear(rows)
+        self._hear(self._reports.add(trial_id, self._attempt(trial_id), result))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the Optuna study how the trial ended."""
         if trial_id not in self._open:
             return
-        last = self._last.get(trial_id)
-        report = (last.content if last and last.attempt == self._attempt(trial_id) else {}) | (result or {})
+        attempt = self._attempt(trial_id)
+        report = {**self._reports.last(trial_id, attempt), **(result or {})}
         # `result` alone is not enough: Tune keeps less of the last report than came with it
         rows = list(report.get(ROWS) or [])
         problem, passing = report.get(ERROR), bool(report.get(MAY_PASS))
         if error and not problem:
-            problem, passing = self._death(trial_id, self.attempts.reason(trial_id)), True
+            problem, passing = self._reports.death(trial_id, attempt, self.attempts.reason(trial_id)), True
         if problem:
-            rows = max(rows, self._rows.get(trial_id, []), key=len)
+            rows = max(rows, self._reports.rows(trial_id), key=len)
         self._hear(rows)
         self._end(trial_id, rows, list(report.get(CURVES) or []), problem, passing)
         oldest = next((one.place for one in self._open.values()), self._suggested)
@@ -196,17 +179,17 @@ class ParetoSearcher(Searcher):
             whether there were any: without, the same error would come again.
         """
         before = list(self._open)
-        pids = {trial_id: last.content.get("pid") for trial_id, last in self._last.items()}
-        named = [trial_id for trial_id in before if re.search(rf"\bpid={pids.get(trial_id)}\b", reason)]
-        for trial_id in named or before:
-            if self._attempt(trial_id) > self._config.resources.retries:
-                self._end(trial_id, self._rows.get(trial_id, []), [], self._death(trial_id, reason), True)
+        for trial_id in self._reports.named_in(reason, before) or before:
+            attempt = self._attempt(trial_id)
+            if attempt > self._config.resources.retries:
+                death = self._reports.death(trial_id, attempt, reason)
+                self._end(trial_id, self._reports.rows(trial_id), [], death, True)
             else:
                 self.attempts.failed[self._open[trial_id].trial.number] += 1
         kept = [*(one.trial for one in self._open.values()), *(one.trial for one in self._timings.untold())]
         self._unfinished = [trial._trial_id for trial in kept] + self._unfinished
-        for known in (self._open, self._last, self._rows):
-            known.clear()
+        self._reports.drop(before)
+        self._open.clear()
         return bool(before)
 
     def problem(self, number: int) -> str | None:
@@ -219,17 +202,9 @@ class ParetoSearcher(Searcher):
     def _attempt(self, trial_id: str) -> int:
         return self.attempts.number(self._open[trial_id].trial.number) if trial_id in self._open else 1
 
-    def _death(self, trial_id: str, reason: str) -> str:
-        last = self._last.get(trial_id)
-        if last is None or last.attempt != self._attempt(trial_id):
-            return death_text("its start", 0.0, reason, self._config.resources)
-        stage, seconds = last.content.get("at_stage", "its start"), time.monotonic() - last.at
-        return death_text(stage, seconds, reason, self._config.resources)
-
     def _end(self, trial_id: str, rows: list[Row], curves: list[Curve], problem: str | None, passing: bool) -> None:
         attempt = self._attempt(trial_id)
-        for kept in (self._last, self._rows):
-            kept.pop(trial_id, None)
+        self._reports.drop([trial_id])
         ended = Untimed(self._open.pop(trial_id).trial, attempt, rows, curves, self._suggested)
         if not problem and self._timings.lacking(rows):
             self._timings.keep(ended)
