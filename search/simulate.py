@@ -10,10 +10,10 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -113,7 +113,7 @@ class Simulation:
         self._untimed: defaultdict[str, list[Row]] = defaultdict(list)
         """New models that await that."""
         self._ids = count()
-        self._now = self._driver_free = 0.0
+        self._now, self._driver_is_busy = 0.0, False
         self.history = History()
 
     def run(
@@ -131,25 +131,27 @@ class Simulation:
         """
         order = count()
         waiting = [(0.0, next(order), self._worker(seconds, busy_seconds)) for _ in range(self._cluster.workers)]
+        queue: deque[Iterator[float | None]] = deque()
         while waiting and not enough(self.history):
             self._now, _, worker = heapq.heappop(waiting)
-            pause = next(worker, None)
-            if pause is not None:
-                heapq.heappush(waiting, (self._now + pause, next(order), worker))
+            for pause in islice(worker, 1):
+                if pause is None:
+                    queue.append(worker)
+                else:
+                    heapq.heappush(waiting, (self._now + pause, next(order), worker))
+            if queue and not self._driver_is_busy:
+                self._driver_is_busy = True  # whoever comes now stands behind
+                heapq.heappush(waiting, (self._now, next(order), queue.popleft()))
         return self.history
 
-    def _worker(self, seconds: float, busy_seconds: float) -> Iterator[float]:
-        """Trial after trial; each pause is handed to the clock."""
+    def _worker(self, seconds: float, busy_seconds: float) -> Iterator[float | None]:
+        """Trial after trial; each pause is handed to the clock, none to the driver's queue."""
         done = 0.0
         while self._now < seconds and done * self._cluster.workers < busy_seconds:
-            if self._cluster.driver_seconds:
-                yield self._until_driver_has_spent(self._cluster.driver_seconds)
-            trial_id, began = str(next(self._ids)), time.process_time()
-            suggested = self._searcher.suggest(trial_id)
+            trial_id = str(next(self._ids))
+            suggested = yield from self._suggested(trial_id)
             if not isinstance(suggested, dict) or "params" not in suggested:
                 return
-            if self._cluster.suggestion_factor:
-                yield self._until_driver_has_spent(self._cluster.suggestion_factor * (time.process_time() - began))
             self.history.trials += 1
             self.history.last_start = self._now
             for pause, busy in self._trial(trial_id, suggested["params"], suggested[WAITS]):
@@ -158,9 +160,21 @@ class Simulation:
                     done += pause
                 yield pause
 
-    def _until_driver_has_spent(self, seconds: float) -> float:
-        self._driver_free = max(self._driver_free, self._now) + seconds
-        return self._driver_free - self._now
+    def _suggested(self, trial_id: str) -> Generator[float | None, None, Any]:
+        """What the driver hands out; None is yielded to stand in its queue."""
+        cluster = self._cluster
+        if not (cluster.driver_seconds or cluster.suggestion_factor):
+            return self._searcher.suggest(trial_id)
+        if self._driver_is_busy:
+            yield None
+        self._driver_is_busy = True
+        yield cluster.driver_seconds
+        began = time.process_time()
+        suggested = self._searcher.suggest(trial_id)
+        if cluster.suggestion_factor:
+            yield cluster.suggestion_factor * (time.process_time() - began)
+        self._driver_is_busy = False
+        return suggested
 
     def _trial(self, trial_id: str, params: Mapping[str, Any], waits: bool) -> Iterator[tuple[float, bool]]:
         """The chain, stage by stage, with or without waits for speeds; yields each pause and whether it is work."""
