@@ -118,7 +118,7 @@ def test_workers_wait_for_a_sampler_as_long_as_it_takes() -> None:
     cluster = Cluster(workers=2, measure_seconds=3.0, driver_seconds=50.0, suggestion_factor=100.0)
     history, _ = simulated(made, ByHand(), cluster, Slow(seed=0))
     first, second = (time for time, _ in history.models)
-    assert 50 + 20 + 103 <= first < 200 and 2 * (50 + 20) + 103 <= second, "one suggestion after the other"
+    assert 50 + 20 + 103 <= first < 200 and second >= 2 * (50 + 20) + 103, "one suggestion after the other"
     assert history.busy_seconds == pytest.approx(206.0)
     free, _ = simulated(made, ByHand(), Cluster(workers=2, measure_seconds=3.0), Slow(seed=0))
     assert [time for time, _ in free.models] == [103.0, 103.0]
