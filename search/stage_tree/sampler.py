@@ -103,9 +103,9 @@ class StageTreeSampler(IndependentSampler):
         self._libraries = ThreadpoolController()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Plan the whole chain, unless the trial was enqueued with settings of its own."""
+        """Plan the whole chain, unless the trial has settings: one that is run again, or was enqueued with its own."""
         self._take_up(study)
-        fixed = trial.system_attrs.get("fixed_params")
+        fixed = trial.params or trial.system_attrs.get("fixed_params")
         chain = self._drawn(fixed) if fixed is not None else self._plan()
         self._planned[trial.number] = chain
         self.tree.begin(trial.number, chain)
@@ -160,12 +160,13 @@ class StageTreeSampler(IndependentSampler):
             return self._random_new()
         many = len(self._planned) >= MANY
         if self.tree.is_bare and many:
-            drawn = [self._random_new() for _ in range(DRAWN_UNTRIED)]
-            return max(drawn, key=lambda chain: self._promise(chain) / self.tree.expected_seconds(chain))
-        candidates = [chain for chain in self._candidates(self._tries) if self.tree.is_new(chain)]
+            untried = [self._random_new() for _ in range(DRAWN_UNTRIED)]
+            return max(untried, key=lambda chain: self._promise(chain) / self.tree.expected_seconds(chain))
+        drawn = self._candidates(self._tries)
+        candidates = [chain for chain in drawn if self.tree.is_new(chain)]
         self._tries = CANDIDATES if candidates else max(self._tries // 2, FEWEST_CANDIDATES)
-        if not candidates:
-            return self._drawn()
+        if not candidates:  # rather wait for a model that another builds than run a chain twice
+            return next((chain for chain in drawn if not self.tree.is_taken(chain)), None) or self._drawn()
         trials = self._ended + len(self._planned)
         suggestions = min(1 + int(trials * SUGGESTIONS_PER_TRIAL), MOST_SUGGESTIONS)
         with self._libraries.limit(limits=1, user_api="blas"):  # small matrices: more threads only wait for another
@@ -208,9 +209,14 @@ class StageTreeSampler(IndependentSampler):
         return draw_chain(self._space, self._stages, self._generator, settings)
 
     def _random_new(self) -> Chain:
-        """A random chain that is neither measured nor at work, unless many in a row are."""
-        chains = (self._drawn() for _ in range(CANDIDATES))
-        return next(filter(self.tree.is_new, chains), None) or self._drawn()
+        """A random chain that is neither measured nor at work, unless many in a row are: then one that waits for such."""
+        waits = None
+        for _ in range(CANDIDATES):
+            chain = self._drawn()
+            if self.tree.is_new(chain):
+                return chain
+            waits = waits or (None if self.tree.is_taken(chain) else chain)
+        return waits or self._drawn()
 
 
 def _asking(name: str, distribution: BaseDistribution) -> Space:

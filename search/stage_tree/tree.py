@@ -73,7 +73,8 @@ class StageTree:
             self._gain = FrontGain(self._aims(worst), self._aims(best), self._seed)
 
     def begin(self, number: int, chain: Chain) -> None:
-        """A trial starts: what it will build is taken."""
+        """A trial starts, or starts again: what it will build is taken."""
+        self._leave(number)
         self._begun[number] = chain
         self._building.update(chain.prefixes)
         self._shapes.begin(chain.prefixes)
@@ -103,11 +104,14 @@ class StageTree:
 
     def end(self, number: int, chain: Chain, outcomes: Sequence[StageOutcome]) -> None:
         """A trial ended; outcomes in the order of the stages, fewer if it was stopped or failed."""
-        begun = self._begun.pop(number, None)
-        if begun is not None:
+        self._leave(number)
+        self.hear(chain, outcomes)
+
+    def _leave(self, number: int) -> None:
+        """What a trial was to build is taken by it no longer."""
+        if (begun := self._begun.pop(number, None)) is not None:
             self._building.subtract(begun.prefixes)
             self._shapes.end(begun.prefixes)
-        self.hear(chain, outcomes)
 
     @property
     def is_bare(self) -> bool:

@@ -414,6 +414,40 @@ def test_a_resumed_sampler_knows_the_past_when_an_unfinished_trial_ends_first() 
     assert sampler._ended == 61, "each once"
 
 
+@pytest.mark.parametrize("same", [True, False], ids=["sampler", "resumed"])
+def test_a_trial_that_is_run_again_is_planned_as_what_it_is(same: bool) -> None:
+    sampler = tree_sampler(0)
+    study = study_with(sampler)
+    for _ in range(5):
+        trial = study.ask()
+        study.tell(trial, world(space(trial))[-1].losses)
+    unfinished = study.ask()
+    settings = space(unfinished)
+    if not same:
+        sampler = tree_sampler(7)
+        study = optuna.load_study(study_name=study.study_name, storage=study._storage, sampler=sampler)
+    again = optuna.trial.Trial(study, unfinished._trial_id)
+    assert dict(sampler._planned[again.number].params) == again.params
+    assert space(again) == settings
+    student = sampler._planned[again.number].prefixes[0]
+    assert sampler.tree._building[student] == 1
+    study.tell(again, world(settings)[-1].losses)
+    assert not +sampler.tree._building, "nobody is at work"
+    assert sampler.tree._nodes[student][1] == pytest.approx(world(settings)[0].losses[1])
+
+
+def test_trials_at_once_are_of_different_chains_even_if_they_wait_for_one_student() -> None:
+    def below_one(trial: Any) -> dict[str, Any]:
+        params = {"distil.method": trial.suggest_categorical("distil.method", ["logit"])}
+        for name, count in (("prune.method", 3), ("quantize.method", 4)):
+            params[name] = trial.suggest_categorical(name, ["none", *(f"m{index}" for index in range(1, count))])
+        return params
+
+    study = study_with(StageTreeSampler(below_one, STAGES, Reading(), seed=0))
+    asked = [str(below_one(study.ask())) for _ in range(12)]
+    assert len(set(asked)) == 12
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_every_suggestion_is_of_the_space(seed: int) -> None:
     for params in search(tree_sampler(seed), 30)[0]:
