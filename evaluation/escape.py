@@ -97,11 +97,13 @@ def csv_cell(value: object) -> object:
     """`value`, or its text after a single quote when a spreadsheet would take it for a formula.
 
     Such text starts with `=`, `+`, `-`, `@` (their full-width forms too), a tab or a line break, blanks before it or
-    not. Numbers, and text that reads as one number (`-0.5`), are left alone.
+    not. Numbers, and text that reads as one number (`-0.5`), are left alone. Each line break within is a line feed: a
+    carriage return alone ends a row for those who read the file, though it is written without quotes.
     """
     if not isinstance(value, str) or _is_number(value):
         return value
-    return "'" + value if value.lstrip(" ").startswith(_FORMULA_START) else value
+    text = ("'" if value.lstrip(" ").startswith(_FORMULA_START) else "") + value
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

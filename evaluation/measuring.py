@@ -62,7 +62,7 @@ class LatencyConfig(Config):
         return WAITS[self.session] * min(self.seconds, 1.0)
 
 
-@stage("predictions", version=1)
+@stage("predictions", version=2)
 def predict_split(config: PredictConfig, folder: Path, data: Artifact, model: Artifact) -> Notes:
     """Logits of the deployed model on one split, and the size of its files.
 
@@ -74,7 +74,7 @@ def predict_split(config: PredictConfig, folder: Path, data: Artifact, model: Ar
     return {"size": measure_size(model.path)}
 
 
-@stage("latency", version=6)
+@stage("latency", version=7)
 def measure_speed(config: LatencyConfig, folder: Path, data: Artifact, model: Artifact, teacher: Artifact) -> Notes:
     """Latency of the model beside the teacher's in the same runtime; of the teacher itself, beside eager PyTorch."""
     return latency_figures(config, model.path, teacher.path, load_data(data.path).validation.texts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +247,14 @@ def _array(name: str, values: Sequence[Any]) -> Any:
     for value in values:
         if value is not None and not _fits(value, kind):
             raise ValueError(f"column {name}: {value!r} is {type(value).__name__}, the column holds {kind}")
-    return pa.array([float(v) if kind == _FLOAT and v is not None else v for v in values], type=kind)
+    as_stored: dict[Any, Callable[[Any], Any]] = {_FLOAT: float, _STRING: _encodable}
+    stored = as_stored.get(kind, lambda value: value)
+    return pa.array([None if value is None else stored(value) for value in values], type=kind)
+
+
+def _encodable(text: str) -> str:
+    """Text as UTF-8 can hold it: half a character, as an error may quote of a file's name, is spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _declared_type(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from pipeline.encoder_artifact import labelled, save_descendant, taught_examples
 from pipeline.matching import TeacherMatching
 from pipeline.models import ENCODER_DROPOUTS, TextClassifier, build_pretrained, load_model
 from pipeline.ngram_student import train_ngram
+from pipeline.pretrained import tokens_at_once
 from pipeline.runtime import TOKENIZER, load_deployment
 from pipeline.students import chosen_layers, important_dimensions, keep_layers, narrow
 from pipeline.teacher import pretrained_folder
@@ -76,21 +76,12 @@ def _distil_into_encoder(config: DistilConfig, folder: Path, data: Artifact, tea
     inside = next((getattr(like.config, name) for name in ENCODER_DROPOUTS if hasattr(like.config, name)), 0.0)
     with seeded(config.seed):
         student = build_pretrained(str(source), like.head.out_features, like.pooling, like.dropout.p, inside)
-        if (positions := _positions(student)) < max_tokens:
+        if (positions := tokens_at_once(student)) < max_tokens:
             problem = f"distil.model={config.model!r}: reads {positions} tokens where the teacher reads {max_tokens}"
             raise ValueError(f"{problem}; lower teacher.max_tokens, or take another encoder")
         history = train(student, examples, validation, recipe(config))
     save_descendant(student, folder, teacher)
     return {"history": history}
-
-
-def _positions(model: TextClassifier) -> float:
-    """How many tokens the encoder can read at once; RoBERTa's positions begin after that of padding."""
-    positions: int | None = getattr(model.config, "max_position_embeddings", None)
-    if positions is None:
-        return math.inf
-    padding = getattr(getattr(model.encoder, "embeddings", None), "padding_idx", None)
-    return positions if padding is None else positions - padding - 1
 
 
 def _check(config: DistilConfig, teacher: Artifact) -> None:

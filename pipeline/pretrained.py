@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.models import TextClassifier
 
 
 def model_folder(model: str) -> Path | None:
@@ -24,3 +29,12 @@ def model_folder(model: str) -> Path | None:
 def is_hub_id(model: str) -> bool:
     """Whether this may be the id of a model on the hub, by its form."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", model) is not None
+
+
+def tokens_at_once(model: TextClassifier) -> float:
+    """How many tokens an encoder can read at once; RoBERTa's positions begin after that of padding."""
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        return math.inf
+    padding = getattr(getattr(model.encoder, "embeddings", None), "padding_idx", None)
+    return positions if padding is None else positions - padding - 1

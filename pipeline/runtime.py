@@ -69,6 +69,7 @@ class OnnxClassifier:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.add_session_config_entry("session.x64quantprecision", "1")  # else int8 overflows on CPUs without VNNI
         self.session = onnxruntime.InferenceSession(
             str(folder / ONNX_WEIGHTS), options, providers=["CPUExecutionProvider"]
         )

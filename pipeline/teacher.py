@@ -18,7 +18,7 @@ from pipeline.encoder_artifact import TAUGHT, save_encoder
 from pipeline.ensemble import Logits, Member, Rows, ensemble, mean_member, over_folds
 from pipeline.errors import InputError
 from pipeline.models import TextClassifier, build_pretrained, build_scratch, encoder_layers, train_tokenizer
-from pipeline.pretrained import model_folder
+from pipeline.pretrained import model_folder, tokens_at_once
 from pipeline.runtime import TOKENIZER, sigmoid
 from pipeline.splitting import folds
 from pipeline.thresholds import best_label_thresholds, f1_macro
@@ -106,12 +106,19 @@ def teaching_logits(
 
 
 def build(config: TeacherConfig, labels: int, tokenizer: Tokenizer) -> TextClassifier:
-    """The encoder that the config names, with a new head, its lowest layers frozen as the config says."""
+    """The encoder that the config names, with a new head, its lowest layers frozen as the config says.
+
+    Raises:
+        InputError: it cannot read as many tokens as it shall.
+    """
     if config.model == "scratch":
         model = build_scratch(config, labels, tokenizer.get_vocab_size())
     else:
         folder = pretrained_folder(config.model)
         model = build_pretrained(folder, labels, config.pooling, config.dropout, config.encoder_dropout)
+        if (positions := tokens_at_once(model)) < config.max_tokens:
+            problem = f"teacher.max_tokens={config.max_tokens}: {config.model} reads {positions} tokens at once"
+            raise InputError([f"{problem}; lower it to that, or take another encoder"])
     freeze(model, config.frozen_layers)
     return model
 

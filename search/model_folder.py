@@ -34,6 +34,7 @@ _WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
 HEADS = ("num_attention_heads", "n_heads", "n_head")
 WIDTH = ("hidden_size", "dim", "d_model", "n_embd")
+POSITIONS = ("max_position_embeddings", "n_positions")
 """What the architectures' configurations call these."""
 FP32_BYTES = 4
 ONNX_BYTES = 2**31
@@ -51,9 +52,9 @@ def check_paths(config: StudyConfig) -> list[str]:
         key, value = ("results_dir", config.results_dir) if config.storage is None else ("storage", config.storage)
         problems += _folder_problems(key, value, config.store_root)
     if config.teacher.model != "scratch":
-        problems += _model_problems("teacher.model", config.teacher.model)
+        problems += _model_problems("teacher.model", config.teacher.model, config.teacher.max_tokens)
     for key, model in student_models(config).items():
-        problems += _model_problems(key, model)
+        problems += _model_problems(key, model, config.teacher.max_tokens)
     return problems
 
 
@@ -67,12 +68,16 @@ def student_models(config: StudyConfig) -> dict[str, str]:
     return {"distil.model": str(model)}
 
 
-def _model_problems(key: str, model: str) -> list[str]:
-    """What keeps the model of this key from being used."""
+def _model_problems(key: str, model: str, tokens: int) -> list[str]:
+    """What keeps the model of this key from being used on comments of so many tokens."""
     folder = model_folder(model)
     if folder is None:
         return [f"{key}={model!r}: {_missing_model(model)}"]
-    return [f"{key}={model!r}: {fault}" for fault in _model_faults(folder)]
+    faults = _model_faults(folder)
+    positions = encoder_fact(folder, POSITIONS)
+    if not faults and positions is not None and positions < tokens:
+        faults.append(f"reads {positions} tokens at once; lower teacher.max_tokens={tokens}, or take another encoder")
+    return [f"{key}={model!r}: {fault}" for fault in faults]
 
 
 def _folder_problems(key: str, value: str, folder: Path) -> list[str]:

@@ -140,14 +140,17 @@ class Simulation:
                 else:
                     heapq.heappush(waiting, (self._now + pause, next(order), worker))
             if queue and not self._driver_is_busy:
-                self._driver_is_busy = True  # whoever comes now stands behind
-                heapq.heappush(waiting, (self._now, next(order), queue.popleft()))
+                heapq.heappush(waiting, (self._now, -next(order), queue.popleft()))  # before all that come now
         return self.history
 
     def _worker(self, seconds: float, busy_seconds: float) -> Iterator[float | None]:
         """Trial after trial; each pause is handed to the clock, none to the driver's queue."""
         done = 0.0
-        while self._now < seconds and done * self._cluster.workers < busy_seconds:
+        while True:
+            if self._driver_is_busy:
+                yield None
+            if self._now >= seconds or done * self._cluster.workers >= busy_seconds:
+                return
             trial_id = str(next(self._ids))
             suggested = yield from self._suggested(trial_id)
             if not isinstance(suggested, dict) or "params" not in suggested:
@@ -160,15 +163,12 @@ class Simulation:
                     done += pause
                 yield pause
 
-    def _suggested(self, trial_id: str) -> Generator[float | None, None, Any]:
-        """What the driver hands out; None is yielded to stand in its queue."""
+    def _suggested(self, trial_id: str) -> Generator[float, None, Any]:
+        """What the driver hands out, which is busy with it."""
         cluster = self._cluster
-        if not (cluster.driver_seconds or cluster.suggestion_factor):
-            return self._searcher.suggest(trial_id)
-        if self._driver_is_busy:
-            yield None
-        self._driver_is_busy = True
-        yield cluster.driver_seconds
+        self._driver_is_busy = bool(cluster.driver_seconds or cluster.suggestion_factor)
+        if cluster.driver_seconds:
+            yield cluster.driver_seconds
         began = time.process_time()
         suggested = self._searcher.suggest(trial_id)
         if cluster.suggestion_factor:

@@ -21,6 +21,7 @@ class OnnxEncoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.add_session_config_entry("session.x64quantprecision", "1")  # else int8 overflows on CPUs without VNNI
         model = str(folder / "model.onnx")
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

@@ -209,7 +209,7 @@ class StageTreeSampler(IndependentSampler):
         return draw_chain(self._space, self._stages, self._generator, settings)
 
     def _random_new(self) -> Chain:
-        """A random chain that is neither measured nor at work, unless many in a row are: then one that waits for such."""
+        """A random chain that is neither measured nor at work; where many in a row are, one that waits for such."""
         waits = None
         for _ in range(CANDIDATES):
             chain = self._drawn()

@@ -64,7 +64,7 @@ def test_spell_out_groups_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", "\r=1", "  =1", "＝1", "-1+cmd|' /C calc'!A0"]
+    "text", ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", "\n=1", "  =1", "＝1", "-1+cmd|' /C calc'!A0"]
 )
 def test_csv_cell_defuses_formulas(text: str) -> None:
     assert csv_cell(text) == "'" + text
@@ -95,6 +95,15 @@ def test_write_csv_reads_back(tmp_path) -> None:
     write_csv(path, ["=x", "n"], rows)
     with path.open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [["'=x", "n"], ['say "hi", <b>', "0.5"], ["'-বাংলা\nx", ""], ["", ""]]
+
+
+def test_a_carriage_return_within_a_cell_begins_no_row(tmp_path) -> None:
+    path = tmp_path / "a.csv"
+    write_csv(path, ["a\rb", "n"], [{"a\rb": "good morning\r=1+1", "n": "x\r\ny"}, {"a\rb": "\r=1", "n": 1}])
+    expected = [["a\nb", "n"], ["good morning\n=1+1", "x\ny"], ["'\n=1", "1"]]
+    with path.open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == expected
+    assert pd.read_csv(path).astype(str).to_numpy().tolist() == expected[1:]
 
 
 def test_write_json_has_null_for_what_is_not_a_number(tmp_path) -> None:

@@ -184,3 +184,9 @@ def test_a_file_damaged_in_the_middle_is_reported(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"trials\.parquet: damaged"):
         read_records(path)
+
+
+def test_half_a_character_in_an_error_is_spelt_out(tmp_path: Path) -> None:
+    failed = {"study": "s", "trial": 1, "status": "failed", "error": "no file 'a\udc80' \ud83d", "cache_hit": False}
+    write_records([row(), failed], tmp_path / "trials.parquet")
+    assert read_records(tmp_path / "trials.parquet")["error"].tolist()[1] == "no file 'a\\udc80' \\ud83d"

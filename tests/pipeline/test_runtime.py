@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.exported.onnx_encoder import OnnxEncoder
 from pipeline.runtime import Deployment, EagerClassifier, OnnxClassifier, load_classifier, load_deployment, sigmoid
 
 
@@ -23,6 +24,12 @@ def test_a_comment_longer_than_the_model_is_cut_there(tiny_teacher):
     deployed = OnnxClassifier(tiny_teacher.path)
     long, longer = " ".join(["নদী"] * 60), " ".join(["নদী"] * 90)
     np.testing.assert_array_equal(deployed.predict_logits([long]), deployed.predict_logits([longer]))
+
+
+def test_int8_is_asked_to_be_exact_on_every_cpu(tiny_int8):
+    """Pairs of products overflow on x64 without VNNI otherwise: the same model would answer otherwise there."""
+    for session in (OnnxClassifier(tiny_int8.path).session, OnnxEncoder(tiny_int8.path).session):
+        assert session.get_session_options().get_session_config_entry("session.x64quantprecision") == "1"
 
 
 def test_sigmoid_is_exact_and_never_overflows():

@@ -153,6 +153,16 @@ def test_frozen_layers_keep_their_weights(tiny_data, tiny_teacher_config, tmp_pa
     assert moved and all("layer.1." in name or name.startswith("head.") for name in moved)
 
 
+def test_an_encoder_that_cannot_read_so_many_tokens_is_refused(tiny_teacher, tmp_path):
+    tokenizer = load_tokenizer(tiny_teacher.path / "tokenizer.json", 60)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 20}
+    BertModel(BertConfig(vocab_size=400, max_position_embeddings=60, **sizes)).save_pretrained(tmp_path)
+    config = TeacherConfig(model=str(tmp_path), max_tokens=60)
+    assert build(config, 3, tokenizer).config.max_position_embeddings == 60
+    with pytest.raises(InputError, match=r"teacher\.max_tokens=61: .* reads 60 tokens at once; lower it"):
+        build(config.model_copy(update={"max_tokens": 61}), 3, tokenizer)
+
+
 def test_a_hub_id_that_is_not_there_is_an_error_that_names_it():
     with pytest.raises(InputError, match=r"teacher\.model='nobody/no-such-model'.*scratch"):
         pretrained_folder("nobody/no-such-model")

@@ -121,6 +121,15 @@ def test_an_encoder_that_no_onnx_file_can_hold_is_refused(tmp_path: Path) -> Non
     assert "has 537 million parameters" in path_faults(tmp_path, folder)[0], "all shards together"
 
 
+def test_an_encoder_that_cannot_read_such_long_comments_is_refused(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "short", max_position_embeddings=60)
+    assert path_faults(tmp_path, folder, "teacher.max_tokens=60") == []
+    told = "reads 60 tokens at once; lower teacher.max_tokens=61, or take another encoder"
+    assert path_faults(tmp_path, folder, "teacher.max_tokens=61") == [f"teacher.model='{folder}': {told}"]
+    student = ("distil.method=logit", "distil.student=encoder", f"distil.model={folder}")
+    assert path_faults(tmp_path, "scratch", *student, "teacher.max_tokens=61") == [f"distil.model='{folder}': {told}"]
+
+
 def test_a_hub_id_is_looked_for_in_the_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
