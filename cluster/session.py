@@ -8,11 +8,11 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cluster.nodes import NODE_IDS, Node, alive_nodes, blind_nodes
 
@@ -46,6 +46,8 @@ TOKEN_REMEDY = (
     "here as on every node"
 )
 
+_COMES = "where nodes come when they are asked for, say how long to wait for one: resources.node_minutes=20"
+
 
 class ClusterError(RuntimeError):
     """The cluster cannot be reached, or the study does not fit on it."""
@@ -65,6 +67,13 @@ class Session:
     """Processors and GPUs of every node."""
     memory_gb: float = math.inf
     """Memory of the node that has most, in GB of 2**30 bytes."""
+
+    @classmethod
+    def of(cls, nodes: Sequence[Node], dashboard_url: str | None) -> Self:
+        """With these nodes."""
+        sizes = tuple((node.cpus, node.gpus) for node in nodes)
+        cpus, gpus = (max(size) for size in zip(*sizes, strict=True))
+        return cls(cpus, gpus, len(nodes), dashboard_url, sizes, max(node.memory_gb for node in nodes))
 
 
 @contextmanager
@@ -111,11 +120,8 @@ def session(address: str, shared: Path | None = None) -> Iterator[Session]:
             nodes = alive_nodes()
             if shared is not None and len(nodes) > 1:
                 _check_shared(shared, nodes)
-            sizes = tuple((node.cpus, node.gpus) for node in nodes)
-            cpus, gpus = (max(size) for size in zip(*sizes, strict=True))
             url = context.dashboard_url
-            memory_gb = max(node.memory_gb for node in nodes)
-            yield Session(cpus, gpus, len(nodes), f"http://{url}" if url else None, sizes, memory_gb)
+            yield Session.of(nodes, f"http://{url}" if url else None)
         finally:
             ray.shutdown(wait_for_processes=True)  # else one that dies slowly outlives the session
 
@@ -137,14 +143,14 @@ def check_fit(up: Session, cpus: float, gpus: float, memory_gb: float | None = N
         if asked > there:
             raise ClusterError(
                 f"resources.{name}_per_trial={asked:g}: no node has more than {there:.3g}; "
-                "ask for at most that, or join a cluster with larger nodes"
+                f"ask for at most that, or join a cluster with larger nodes; {_COMES}"
             )
     sizes = up.sizes or ((up.cpus, up.gpus),)
     fitting = [node_cpus for node_cpus, node_gpus in sizes if node_cpus >= cpus and node_gpus >= gpus]
     if not fitting:
         raise ClusterError(
             f"resources.cpus_per_trial={cpus:g}, resources.gpus_per_trial={gpus:g}: no node has both; "
-            "ask for less of one, or join a cluster with larger nodes"
+            f"ask for less of one, or join a cluster with larger nodes; {_COMES}"
         )
     return max(1, int(max(fitting)))
 

@@ -42,6 +42,16 @@ def quality(config: StudyConfig) -> str:
     return "critical_f1" if config.search.objectives == ("safe_compression_score",) else "f1_macro"
 
 
+def without_goal(config: StudyConfig, teacher: Mapping[str, Any]) -> str | None:
+    """Why nothing can be better or worse by the study's objectives, with this row of the teacher; None if it can."""
+    column, names = quality(config), config.search.objectives
+    if not _is_score(names) or teacher[column]:
+        return None
+    score = f"search.objectives=[{names[0]}]: a share of the teacher's {column}"
+    remedy = "take f1_macro, model_size_mb and latency_ratio, or a better teacher (teacher.epochs, teacher.model)"
+    return f"{score}, which is {teacher[column]} on validation; {remedy}"
+
+
 def goal(config: StudyConfig) -> Goal:
     """How the study's objectives follow from the losses of a model; infinite where one of these is."""
     match config.search.objectives:

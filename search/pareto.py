@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     """Check and run the study, show what came out, and return the exit status."""
     from rich.console import Console
 
+    from cluster.growing import with_fitting_node
     from cluster.session import ClusterError, check_fit, default_address, session
     from pipeline.remote import RemoteError, RemoteUnreachable
     from search.alone import alone
@@ -66,7 +67,8 @@ def run(options: argparse.Namespace) -> int:
         # Ray itself tells on standard output of workers that died.
         with redirect_stdout(sys.stderr if options.json else sys.stdout), session(address, shared) as up:
             needed = config.resources
-            cpus = check_fit(up, needed.cpus_per_trial, needed.gpus_per_trial, needed.memory_gb_per_trial)
+            trial = needed.cpus_per_trial, needed.gpus_per_trial, needed.memory_gb_per_trial
+            cpus = check_fit(with_fitting_node(up, needed.node_minutes, say, *trial), *trial)
             with alone(config, say):
                 running = begin(config, data, options.resume, say)
                 from search.study import StudyRun

@@ -169,6 +169,11 @@ class ParetoSearcher(Searcher):
         self._unfinished = [trial for trial in self._unfinished if trial not in self._waiting]
         for untimed in [*self._timings.untold(), *not_run]:
             self._finish(untimed, NOT_TIMED, passing=True)
+        self._note_time()
+
+    def _note_time(self) -> None:
+        """For a search that takes this one up, whether or not it has had a limit so far."""
+        self.study.set_user_attr(SEARCHED_SECONDS, round(self._budget.seconds, 1))
 
     def take_back(self, reason: str) -> bool:
         """Tune's loop has ended with an error; keep the trials that it had for the next one.
@@ -224,8 +229,7 @@ class ParetoSearcher(Searcher):
             if problem and passing:
                 trial.set_user_attr(MAY_PASS, True)
             finish_trial(self.study, trial, self._config, self._timings.completed(ended.rows), problem)
-            if self._config.search.max_seconds is not None:
-                self.study.set_user_attr(SEARCHED_SECONDS, round(self._budget.seconds, 1))
+            self._note_time()
         told = self.study._storage.get_trial(trial._trial_id)
         self.ended += 1
         self._count(told)

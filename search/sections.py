@@ -97,6 +97,9 @@ class ResourcesConfig(Config):
     memory_gb_per_trial: float | None = Field(None, gt=0.0)
     """Memory of one trial in GB of 2**30 bytes: set aside for it by Ray, and a trial that asks for more gets an error
     (on Linux) and is run again, `retries` times at most. Null for no limit."""
+    node_minutes: float = Field(0.0, ge=0.0, le=1440.0)
+    """How long to wait at the start for a node on which a trial fits, in a cluster whose nodes come when they are asked
+    for; 0 for not at all."""
 
 
 class TrackingConfig(Config):

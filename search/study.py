@@ -17,11 +17,13 @@ from rich.console import Console
 
 from cluster.metrics import StudyMetrics
 from pipeline.data import Data
+from pipeline.errors import InputError
 from pipeline.storage import open_store
 from search.attempts import BeforeRetry
 from search.config import StudyConfig
 from search.ending import Ending, Outcome
 from search.faults import run_task
+from search.goals import without_goal
 from search.lean import LeanTrials, trainables_fetched_once
 from search.optuna_study import opened
 from search.placing import WaitingFirst
@@ -125,7 +127,10 @@ class StudyRun:
             study.set_user_attr(REFERENCES, rows)
             if self.config.teacher.ensemble or self.config.teacher.generations:
                 self._say(f"macro F1 on validation of the ensemble that teaches: {notes['teaching_f1_macro']:.4f}")
-        teacher, floor = (row["f1_macro"] for row in study.user_attrs[REFERENCES])
+        references = study.user_attrs[REFERENCES]
+        if problem := without_goal(self.config, references[0]):
+            raise InputError([problem])
+        teacher, floor = (row["f1_macro"] for row in references)
         self._say(f"macro F1 on validation: teacher {teacher:.4f}, classical floor {floor:.4f}")
         if teacher <= floor:
             heard = Console(stderr=True, highlight=False) if self.console.quiet else self.console

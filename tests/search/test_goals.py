@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.tradeoff import compute_safe_compression_score, compute_tradeoff_score
 from search.config import StudyConfig
-from search.goals import aims_not_worth_having, aims_of, goal, losses_of, quality
+from search.goals import aims_not_worth_having, aims_of, goal, losses_of, quality, without_goal
 from search.outcome_tables import SyntheticTable
 from search.sampler import study_sampler
 from search.searcher import ParetoSearcher
@@ -129,3 +129,12 @@ def test_a_stage_tree_finds_what_it_is_aimed_at() -> None:
         for aim in ("f1_macro", "safe_compression_score")
     )
     assert compressed > accurate
+
+
+def test_a_share_of_nothing_is_no_goal() -> None:
+    told = without_goal(study("safe_compression_score"), TEACHER | {"critical_f1": 0.0})
+    assert told and told.startswith("search.objectives=[safe_compression_score]: a share of the teacher's critical_f1")
+    told = without_goal(study("tradeoff_score"), TEACHER | {"f1_macro": 0.0})
+    assert told and "f1_macro, which is 0.0 on validation; take f1_macro, model_size_mb" in told
+    assert without_goal(study("tradeoff_score"), TEACHER | {"critical_f1": 0.0}) is None
+    assert without_goal(study("f1_macro", "model_size_mb"), TEACHER | {"f1_macro": 0.0, "critical_f1": 0.0}) is None

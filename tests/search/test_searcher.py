@@ -338,6 +338,21 @@ def test_a_resumed_search_has_the_time_that_is_left(
     assert opened(with_search(config, max_seconds=90.0)).spent is None
 
 
+def test_a_limit_that_is_set_on_resume_counts_the_time_before(
+    config: StudyConfig, opened: Callable[[StudyConfig], ParetoSearcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
+    first = opened(config)
+    first.suggest("a")
+    now[0] += 40.0
+    first.on_trial_complete("a", {"rows": [row("k0")]})
+    now[0] += 20.0  # until it was interrupted
+    first.close()
+    assert opened(with_search(config, max_seconds=61.0)).spent is None
+    assert opened(with_search(config, max_seconds=60.0)).spent
+
+
 SPEEDS: Row = dict.fromkeys(SPEED, 4.0) | {"machine": "here"}
 
 
