@@ -63,13 +63,27 @@ def _study(raw: Mapping[str, Any], problems: list[str]) -> StudyConfig:
     return StudyConfig.model_validate(values)
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """Plain YAML, in which a key that stands twice is an error: of two sections the first would be lost in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """See `yaml.composer.Composer`."""
+        node = super().compose_mapping_node(anchor)
+        first: dict[str, yaml.ScalarNode] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (earlier := first.setdefault(key.value, key)) is not key:
+                twice = f"{key.value} stands twice, first in line {earlier.start_mark.line + 1}"
+                raise yaml.composer.ComposerError(None, None, f"{twice}; take one out", key.start_mark)
+        return node
+
+
 def _read(path: Path, problems: list[str]) -> dict[str, Any]:
     if not path.is_file():
         ready = ", ".join(sorted(str(file) for file in EMBEDDED_STUDY.parent.glob("*.yaml")))
         problems.append(f"{path}: no such study file; name a YAML file, such as one of {ready}")
         return {}
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)

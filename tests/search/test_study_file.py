@@ -52,6 +52,8 @@ def test_all_faults_are_told_together(tmp_path: Path) -> None:
         ("seed: 1\ndata: {path: x\nsearch: 3\n", "mine.yaml:3: not a study file in plain YAML"),
         ("seed: 1\na: b: c\n", "mine.yaml:2: not a study file in plain YAML: mapping values are not allowed here"),
         ("seed: !!python/object/apply:os.system [exit]\n", "mine.yaml:1: not a study file in plain YAML: could not"),
+        ("a: 1\nb: x\na: 2\n", "mine.yaml:3: not a study file in plain YAML: a stands twice, first in line 1; take"),
+        ("distil:\n  alpha: 1\n  'alpha': 2\n", "mine.yaml:3: not a study file in plain YAML: alpha stands twice"),
         ("- 1\n- 2\n", "mine.yaml: must hold keys with values, such as `seed: 1`, but is a list"),
         ("day: 2024-13-45\n", "mine.yaml: not a study file in plain YAML: month must be in 1..12"),
         ("a: \x07\n", "mine.yaml: not a study file in plain YAML"),
