@@ -56,7 +56,7 @@ class Ending:
     """Where the first task of the end ran: its worker is up, another one would cost seconds of imports."""
 
     def run(self, study: optuna.Study, spent: str | None) -> Outcome:
-        """Measure the front again, test it once, and write the results; an interrupted study only writes.
+        """Measure the front again, test it once, and write the results; an interrupted study, or end, only writes.
 
         Args:
             study: with its trials.
@@ -70,6 +70,13 @@ class Ending:
             self.say(spent)
         elif ended < self.config.search.trials:
             return self._write(study, front, [])
+        try:
+            return self._finished(study, front)
+        except KeyboardInterrupt:
+            self.say("interrupted: what is measured so far is written")
+            return self._write(study, front_of(collected_rows(study)), [])
+
+    def _finished(self, study: optuna.Study, front: list[Row]) -> Outcome:
         self.say("front: measured again in one quiet session, then once on the test split")
         front = self._with_test_figures(study, self._measured_again(study, front))
         references = self._with_test_figures(study, collected_rows(study)[:2])
