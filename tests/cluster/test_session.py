@@ -131,7 +131,8 @@ def test_what_does_not_fit_is_named_with_the_remedy(cpus: float, gpus: float, to
     up = Session(cpus=2.0, gpus=0.0, nodes=1, dashboard_url=None)
     with pytest.raises(ClusterError) as refused:
         check_fit(up, cpus, gpus)
-    assert str(refused.value) == told + "ask for at most that, or join a cluster with larger nodes"
+    remedy = "ask for at most that, or join a cluster with larger nodes; where nodes come when they are asked for, "
+    assert str(refused.value) == told + remedy + "say how long to wait for one: resources.node_minutes=20"
 
 
 def test_the_teacher_gets_the_largest_node_that_can_run_trials() -> None:
