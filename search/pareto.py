@@ -95,11 +95,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def begin(config: StudyConfig, data: Data, resume: bool, say: Callable[[str], None]) -> StudyConfig:
-    """Claim the study's folder, and its place in the storage; the study as it is to run."""
+    """Claim the study's folder, and its place in the storage, by who has its name; the study as it is to run."""
     from cluster.session import passing_folder
     from search.results_mirror import set_aside
-    from search.start import claim_folder, data_summary, in_passing_folder, with_absolute_paths
+    from search.start import claim_folder, data_summary, in_passing_folder, taken_up, with_absolute_paths
 
+    config = taken_up(config, say) if resume else config
     moved = claim_folder(config, resume)
     copy_moved = set_aside(config, moved.name if moved else None) if config.storage_is_remote and not resume else None
     for kept in filter(None, (moved, copy_moved)):
