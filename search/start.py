@@ -12,6 +12,7 @@ from cluster.tracking import OFF
 from pipeline.data import Data, prepare
 from pipeline.errors import InputError
 from pipeline.remote import Remote, RemoteError
+from pipeline.whole_file import replaced
 from search.compatibility import compatibility_problems
 from search.config import Choices, StudyConfig
 from search.model_folder import check_paths, resolve
@@ -167,7 +168,7 @@ def resume_problems(config: StudyConfig) -> list[str]:
 
 
 def claim_folder(config: StudyConfig, resume: bool) -> Path | None:
-    """Make the results folder and write `study.yaml` there.
+    """Make the results folder and write `study.yaml` there, at once or not at all: a study is resumed by it.
 
     An earlier study of the same name that is not resumed is moved aside, never overwritten.
 
@@ -175,12 +176,15 @@ def claim_folder(config: StudyConfig, resume: bool) -> Path | None:
         Where the earlier study went, if there was one.
     """
     moved = None
-    if not resume and (config.folder / STUDY_FILE).is_file():
+    file, text = config.folder / STUDY_FILE, to_yaml(config)
+    if not resume and file.is_file():
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         moved = config.folder.with_name(f"{config.study}.{stamp}")
         config.folder.rename(moved)
     config.folder.mkdir(parents=True, exist_ok=True)
-    (config.folder / STUDY_FILE).write_text(to_yaml(config), encoding="utf-8")
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+        with replaced(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return moved
 
 
