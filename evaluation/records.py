@@ -7,8 +7,6 @@ and the front's `on_front` and `test_*`.
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from pipeline.whole_file import replaced
 
 SCHEMA_VERSION = 2
 """Raised when a fixed column changes its name, type or meaning."""
@@ -163,12 +163,8 @@ def write_records(rows: Sequence[Mapping[str, Any]], path: Path, *, metadata: Ma
 def write_table(table: pa.Table, path: Path) -> None:
     """Write the Parquet file `path`, at once or not at all; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with replaced(path) as temporary:
         pq.write_table(table, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_table(path: Path, needed: Sequence[str]) -> pd.DataFrame:

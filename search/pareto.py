@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +28,8 @@ DONE, NO_SAFE_MODEL, BAD_INPUT, BROKEN_OFF, INTERRUPTED = 0, 1, 2, 70, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    0 done, 1 no safe model, 2 bad input, 70 broken off by an error of ours or of the machine, 130 interrupted.
+    0 done, 1 no safe model, 2 bad input, 70 broken off by an error of ours or of the machine, 130 interrupted by
+    Ctrl-C or SIGTERM.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["init"]:
@@ -66,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
         address, shared = options.address or default_address(), None if config.storage_is_remote else config.store_root
         # Ray itself tells on standard output of workers that died.
         with redirect_stdout(sys.stderr if options.json else sys.stdout), session(address, shared) as up:
+            signal.signal(signal.SIGTERM, as_by_ctrl_c)  # Ray, now that it is up, would abort the process
             needed = config.resources
             trial = needed.cpus_per_trial, needed.gpus_per_trial, needed.memory_gb_per_trial
             cpus = check_fit(with_fitting_node(up, needed.node_minutes, say, *trial), *trial)
@@ -97,11 +101,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def begin(config: StudyConfig, data: Data, resume: bool, say: Callable[[str], None]) -> StudyConfig:
-    """Claim the study's folder, and its place in the storage; the study as it is to run."""
+    """Claim the study's folder, and its place in the storage, by who has its name; the study as it is to run."""
     from cluster.session import passing_folder
     from search.results_mirror import set_aside
-    from search.start import claim_folder, data_summary, in_passing_folder, with_absolute_paths
+    from search.start import claim_folder, data_summary, in_passing_folder, taken_up, with_absolute_paths
 
+    config = taken_up(config, say) if resume else config
     moved = claim_folder(config, resume)
     copy_moved = set_aside(config, moved.name if moved else None) if config.storage_is_remote and not resume else None
     for kept in filter(None, (moved, copy_moved)):
@@ -111,6 +116,12 @@ def begin(config: StudyConfig, data: Data, resume: bool, say: Callable[[str], No
     if running.tracking != config.tracking:
         say("MLflow: off, its file would vanish with the job; name a server with --set tracking.uri=https://HOST")
     return running
+
+
+def as_by_ctrl_c(number: int, frame: FrameType | None) -> None:
+    """What Ctrl-C would do now, also where it is ignored, as in the background of a shell script."""
+    by_ctrl_c = signal.getsignal(signal.SIGINT)
+    (by_ctrl_c if callable(by_ctrl_c) else signal.default_int_handler)(signal.SIGINT, frame)
 
 
 def interrupted(why: str) -> int:
@@ -143,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
         "chain teacher, distil, prune, quantize, and every model is measured and checked for safety.",
         epilog="`init COMMENTS.csv` in place of STUDY.yaml writes a study for your own comments (init --help). "
         "Exit status: 0 done; 1 the search ended with no safe model; 2 bad input or config; 70 broken off by an error; "
-        "130 interrupted. --resume goes on after the last two.",
+        "130 interrupted, by Ctrl-C or SIGTERM. --resume goes on after the last two.",
     )
     made.add_argument(
         "study", nargs="?", type=Path, metavar="STUDY.yaml", help="study file; left out: the embedded sample"

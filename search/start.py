@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from cluster.tracking import OFF
 from pipeline.data import Data, prepare
 from pipeline.errors import InputError
 from pipeline.remote import Remote, RemoteError
+from pipeline.whole_file import replaced
 from search.compatibility import compatibility_problems
 from search.config import Choices, StudyConfig
 from search.model_folder import check_paths, resolve
@@ -19,7 +20,7 @@ from search.results_mirror import fetch_results
 from search.shared_models import with_student_digests
 from search.space import point_problems
 from search.study_file import differences, load_study, to_yaml
-from search.warm_start import earlier_fronts, warm_started
+from search.warm_start import Settings, earlier_fronts, warm_started
 from search.wording import problem
 
 STUDY_FILE = "study.yaml"
@@ -30,7 +31,10 @@ STORE_ANSWERS_SECONDS = 30.0
 def checked(
     study: Path | None, overrides: Sequence[str], resume: bool, say: Callable[[str], None] = lambda line: None
 ) -> tuple[StudyConfig, Data]:
-    """The resolved study and its data; nothing is written, but that a study to resume is fetched from its storage.
+    """The resolved study and its data; nothing is written.
+
+    A study to resume whose storage is an object store is as `taken_up` leaves it only after that: what is to be fetched
+    may change until no other run has its name.
 
     Args:
         study: its file; None for the embedded one.
@@ -45,10 +49,9 @@ def checked(
     path_problems = check_paths(config)
     if config.storage_is_remote and not path_problems:
         path_problems += storage_problems(config)
-    if resume and config.storage_is_remote and not path_problems:
-        fetch_results(config)
+    to_fetch = resume and config.storage_is_remote
     begun = resume and (config.folder / STUDY_FILE).is_file()
-    fronts, unread = ({}, []) if begun else earlier_fronts(config)
+    fronts, unread = ({}, []) if to_fetch or begun else earlier_fronts(config)
     problems = path_problems + compatibility_problems(config) + point_problems(config) + unread
     problems += passing_problems(config, passing_folder())
     data = None
@@ -58,13 +61,34 @@ def checked(
         problems += error.problems
     if not problems:
         config = resolve(config)
-        config, told = _warm_start_kept(config) if begun else warm_started(config, fronts)
-        for line in told:
-            say(line)
-        problems += resume_problems(config) if resume else []
+        if not to_fetch:
+            config = _going_on(config) if begun else _told_warm_start(config, fronts, say)
     if problems or data is None:
         raise InputError(problems)
     return config, data
+
+
+def taken_up(config: StudyConfig, say: Callable[[str], None] = lambda line: None) -> StudyConfig:
+    """A study to resume as it is to go on, fetched from its storage where that is an object store.
+
+    To be called when no other run has its name: what one writes as it ends belongs to what is gone on with.
+
+    Args:
+        config: from `checked`.
+        say: told what became of a warm start, if the study has not begun.
+
+    Raises:
+        InputError: with every problem of the folder to resume.
+        RemoteUnreachable: the storage does not answer.
+    """
+    if config.storage_is_remote:
+        fetch_results(config)
+    if (config.folder / STUDY_FILE).is_file():
+        return _going_on(config)
+    fronts, unread = earlier_fronts(config)
+    if unread:
+        raise InputError(unread)
+    return _told_warm_start(config, fronts, say)
 
 
 def storage_problems(config: StudyConfig) -> list[str]:
@@ -102,15 +126,32 @@ def in_passing_folder(config: StudyConfig, folder: Path | None) -> StudyConfig:
     return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": OFF})})
 
 
-def _warm_start_kept(config: StudyConfig) -> tuple[StudyConfig, list[str]]:
+def _told_warm_start(
+    config: StudyConfig, fronts: Mapping[str, Sequence[Settings]], say: Callable[[str], None]
+) -> StudyConfig:
+    config, told = warm_started(config, fronts)
+    for line in told:
+        say(line)
+    return config
+
+
+def _going_on(config: StudyConfig) -> StudyConfig:
+    """The study that has begun in the results folder; raises InputError if it cannot go on with this config."""
+    config = _warm_start_kept(config)
+    if problems := resume_problems(config):
+        raise InputError(problems)
+    return config
+
+
+def _warm_start_kept(config: StudyConfig) -> StudyConfig:
     """A study that goes on with its warm start as it was: the earlier study may have grown since, or be gone."""
     if not config.search.warm_start:
-        return config, []
+        return config
     with suppress(InputError):  # told by `resume_problems`
         points = load_study(config.folder / STUDY_FILE).search.points
         search = config.search.model_copy(update={"points": points, "warm_start": ()})
-        return config.model_copy(update={"search": search}), []
-    return config, []
+        return config.model_copy(update={"search": search})
+    return config
 
 
 def resume_problems(config: StudyConfig) -> list[str]:
@@ -127,7 +168,7 @@ def resume_problems(config: StudyConfig) -> list[str]:
 
 
 def claim_folder(config: StudyConfig, resume: bool) -> Path | None:
-    """Make the results folder and write `study.yaml` there.
+    """Make the results folder and write `study.yaml` there, at once or not at all: a study is resumed by it.
 
     An earlier study of the same name that is not resumed is moved aside, never overwritten.
 
@@ -135,12 +176,15 @@ def claim_folder(config: StudyConfig, resume: bool) -> Path | None:
         Where the earlier study went, if there was one.
     """
     moved = None
-    if not resume and (config.folder / STUDY_FILE).is_file():
+    file, text = config.folder / STUDY_FILE, to_yaml(config)
+    if not resume and file.is_file():
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         moved = config.folder.with_name(f"{config.study}.{stamp}")
         config.folder.rename(moved)
     config.folder.mkdir(parents=True, exist_ok=True)
-    (config.folder / STUDY_FILE).write_text(to_yaml(config), encoding="utf-8")
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+        with replaced(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return moved
 
 

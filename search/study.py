@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -179,10 +180,12 @@ class StudyRun:
             ),
         )
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(TUNE_STATE_SECONDS))
+        by_ctrl_c = signal.getsignal(signal.SIGINT)
         try:
             with progress.shown(), trainables_fetched_once():
                 tuner.fit()
         finally:
+            signal.signal(signal.SIGINT, by_ctrl_c)  # Tune leaves its own, which stops nothing any more
             snapshots.catch_up()
 
     def _warn(self, line: str) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
-import uuid
 from pathlib import Path
 
 from evaluation.page.history import study_history
@@ -20,6 +18,7 @@ from evaluation.page.models import choose_models, page_data
 from evaluation.page.sections import page_sections
 from evaluation.page.summary import recommended
 from evaluation.study_files import Study
+from pipeline.whole_file import replaced
 
 __all__ = ["write_page"]
 
@@ -42,13 +41,9 @@ def write_page(study: Study, path: Path) -> Path:
     data = page_data(study, models, history)
     data["start"] = next(iter(recommended(models).values()), None)
     text = _assemble(study.name, blocks, json_in_html(data))
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with replaced(path) as temporary:
         # A lone surrogate cannot be written as UTF-8; its escape is valid JSON, and text elsewhere.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

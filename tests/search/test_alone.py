@@ -10,14 +10,19 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import pytest
 
 from pipeline.errors import InputError
 from search.alone import alone
 from search.config import StudyConfig
-from search.study_file import study_from
+from search.optuna_study import opened
+from search.results_mirror import ResultsMirror, ended_trials
+from search.start import claim_folder
+from search.study_file import load_study, study_from
 
 ROOT = Path(__file__).resolve().parents[2]
+SMOKE = ROOT / "search" / "studies" / "smoke.yaml"
 BEAT, DEAD = 0.3, 2.0
 HOLDER = f"""
 import sys, time
@@ -101,3 +106,48 @@ def test_a_second_machine_waits_until_one_that_was_killed_counts_as_dead(tmp_pat
     with alone(study(tmp_path / "there", storage=bucket), told.append, BEAT, DEAD):
         pass  # let go at the end: nothing is waited for
     assert len(told) <= 1
+
+
+def written(results: Path, bucket: str, seed: int) -> StudyConfig:
+    """One more trial of the smoke study with this seed in the folder and in the bucket."""
+    settings = ["study=one", f"results_dir={results}", f"storage={bucket}", f"seed={seed}"]
+    config = load_study(SMOKE, settings)
+    claim_folder(config, resume=True)
+    with opened(config, optuna.samplers.RandomSampler(seed=0)) as trials, ResultsMirror(config, pytest.fail):
+        trials.tell(trials.ask(), [0.5] * len(trials.directions))
+    return config
+
+
+def resumed(results: Path, bucket: str) -> subprocess.Popen[str]:
+    """The command that goes on with the smoke study, which has the seed 0."""
+    settings = ["study=one", f"results_dir={results}", f"storage={bucket}", "tracking.uri=none"]
+    command = [sys.executable, str(ROOT / "search" / "pareto.py"), str(SMOKE), "--resume"]
+    command += [word for setting in settings for word in ("--set", setting)]
+    return subprocess.Popen(command, cwd=results.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.e2e
+def test_what_another_machine_writes_as_it_ends_is_gone_on_with(tmp_path: Path, bucket: str) -> None:
+    """The command says of which seed the study is that it has fetched, and refuses to go on with that."""
+    first = written(tmp_path / "there", bucket, seed=5)
+    with resumed(tmp_path / "here", bucket) as second:
+        assert second.stdout is not None
+        with alone(first, print):
+            told = next((line for line in second.stdout if "belongs to another run" in line), "not waited")
+            written(tmp_path / "there", bucket, seed=7)
+        told += second.stdout.read()
+    assert second.returncode == 2 and "seed: 7 in the study's folder, 0 now" in told, told
+    assert ended_trials(tmp_path / "here" / "one" / "study.db") == 2
+
+
+@pytest.mark.e2e
+def test_the_folder_of_a_run_that_has_the_name_stays_where_it_is(tmp_path: Path, bucket: str) -> None:
+    """Though the bucket has more trials than the folder."""
+    written(tmp_path / "there", bucket, seed=0)
+    config = study(tmp_path / "here", storage=bucket)
+    with alone(config, print), resumed(tmp_path / "here", bucket) as second:
+        (config.folder / "logs").mkdir(parents=True)
+        assert second.stdout is not None
+        told = second.stdout.read()
+    assert second.returncode == 2 and "another run of a study of this name" in told, told
+    assert sorted(file.name for file in (tmp_path / "here").rglob("*")) == [".one.lock", "logs", "one"]

@@ -392,6 +392,32 @@ def test_a_killed_search_goes_on_and_ends_as_if_undisturbed(
     pd.testing.assert_frame_equal(trials.drop(columns=[*RUN_DEPENDENT]), undisturbed.drop(columns=[*RUN_DEPENDENT]))
 
 
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("said", "whole"), [("teacher and classical floor: ", False), ("1/3  trial", True), ("in one quiet session", False)]
+)
+def test_sigterm_interrupts_as_ctrl_c_does(
+    said: str, whole: bool, smoke_runs: Any, started: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """At any time of a study; in the middle of the search the results so far are written, the page too."""
+    settings = [*smoke_runs.overrides, "results_dir=results", "resources.max_concurrent=1", "tracking.uri=none"]
+    settings.append(f"storage={smoke_runs.first.config.store_root}")
+    process = started(tmp_path, SMOKE, *(argument for one in settings for argument in ("--set", one)))
+    log, deadline = tmp_path / "log0.txt", time.monotonic() + 240
+    while said not in log.read_text("utf-8"):
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text("utf-8")
+        time.sleep(0.1)
+    below = descendants(process.pid)
+    process.send_signal(signal.SIGTERM)
+    status, told = process.wait(120), log.read_text("utf-8")
+    assert status == 130, told
+    assert told.rstrip().splitlines()[-1].startswith("interrupted; ") and told.rstrip().endswith("--resume goes on")
+    assert not {pid for pid in below if Path(f"/proc/{pid}").exists()}, "Ray has ended too"
+    written = {file.name for file in (tmp_path / "results" / "smoke").iterdir()}
+    assert "study.db" in written and ("report.html" in written) == whole
+
+
 def rows_by_trial(database: Path) -> dict[int, list[dict[str, Any]]]:
     """What finished trials reported, read without Optuna."""
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
