@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(options)
     except InputError as error:
         return refuse(error.problems)
+    except KeyboardInterrupt:
+        return interrupted("interrupted; what was finished is kept, --resume goes on")
     except Exception as error:  # Python would end with 1, which means that no model is safe
         import traceback
 
@@ -87,8 +89,6 @@ def run(options: argparse.Namespace) -> int:
         return refuse([str(error)])
     except ResultsNotKept as error:
         return interrupted(f"{error}; --resume goes on")
-    except KeyboardInterrupt:
-        return interrupted("interrupted; what was finished is kept, --resume goes on")
     if options.json:
         print(as_json(outcome, config))
     else:

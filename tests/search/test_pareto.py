@@ -395,12 +395,12 @@ def test_a_killed_search_goes_on_and_ends_as_if_undisturbed(
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("said", "whole"), [("teacher and classical floor: ", False), ("1/3  trial", True), ("in one quiet session", False)]
+    ("said", "whole"), [("teacher and classical floor: ", False), ("1/3  trial", True), ("in one quiet session", True)]
 )
 def test_sigterm_interrupts_as_ctrl_c_does(
     said: str, whole: bool, smoke_runs: Any, started: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    """At any time of a study; in the middle of the search the results so far are written, the page too."""
+    """At any time of a study; once the search has begun the results so far are written, the page too."""
     settings = [*smoke_runs.overrides, "results_dir=results", "resources.max_concurrent=1", "tracking.uri=none"]
     settings.append(f"storage={smoke_runs.first.config.store_root}")
     process = started(tmp_path, SMOKE, *(argument for one in settings for argument in ("--set", one)))
