@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.special import expit
@@ -310,6 +311,23 @@ def test_bad_input_is_named_and_nothing_is_written(tiny_study, tmp_path, capsys)
     assert {path.name for path in tmp_path.iterdir()} == {"empty"}
     status, out, _ = run(capsys, study, "smalest", "--to", target, "--json")
     assert status == 2 and "did you mean" in json.loads(out)["errors"][0]
+
+
+def test_weights_are_checked_before_a_model_is_sought(tiny_study, tmp_path, capsys):
+    study, target = tmp_path / "study", tmp_path / "model"
+    shutil.copytree(tiny_study.folder, study)
+    table = pq.read_table(study / "front.parquet")
+    column = table.column_names.index("on_safe_front")
+    table = table.set_column(column, "on_safe_front", pa.array([False] * len(table)))
+    pq.write_table(table, study / "front.parquet")
+    assert "no compressed model is safe" in refused(capsys, study, "best", "--weights", "f1=1,size=2", "--to", target)
+    for weights, told in (
+        ("f1=1,foo=2", "'foo=2': best weighs no 'foo' (has: f1, size, latency; write, for example, f1=1,size=0.5"),
+        ("siz=1", "'siz=1': best weighs no 'siz'; did you mean 'size'? (has:"),
+        ("f1=much", "'f1=much': give a number of at least 0, as in f1=0.5"),
+    ):
+        said = refused(capsys, study, "best", "--weights", weights, "--to", target)
+        assert said.startswith(f"error: --weights {told}") and len(said.splitlines()) == 1
 
 
 def test_a_taken_folder_is_kept_and_only_an_exported_model_is_replaced(exported, tiny_study, tmp_path, capsys):
