@@ -114,7 +114,8 @@ def candidates(
             [f"the study has not ended, and nothing was measured on test yet; go on with --resume; {remedy}"]
         )
     why = f"no compressed model is safe on validation and not unsafe on test; {remedy}"
-    raise InputError([why, closest(measured, limits)])
+    row, missed = closest(measured, limits)[0]
+    raise InputError([why, f"the closest is {named(row)}: {missed}"])
 
 
 def choose(

@@ -98,8 +98,8 @@ def chosen(results: StudyResults, options: argparse.Namespace) -> Choice:
         return find(results.measured, options.which)
     if options.which == "best" and options.weights is None:
         raise InputError(["best: by which weights? add, for example, --weights f1=1,size=0.5,latency=0.5"])
-    rows = candidates(results.front, results.measured, results.limits, options.unsafe)
     weights = parsed_weights(options.weights) if options.weights is not None else None
+    rows = candidates(results.front, results.measured, results.limits, options.unsafe)
     return choose(rows, options.which, weights=weights, budgets=budgets)
 
 
@@ -117,9 +117,8 @@ def parsed_weights(text: str) -> dict[str, float]:
         if name not in OBJECTIVES:
             near = difflib.get_close_matches(name, OBJECTIVES, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(
-                [f"--weights {part.strip()!r}: must be one of {', '.join(OBJECTIVES)}, =, a number{meant}"]
-            )
+            known = f"has: {', '.join(OBJECTIVES)}; write, for example, f1=1,size=0.5,latency=0.5"
+            raise InputError([f"--weights {part.strip()!r}: best weighs no {name!r}{meant} ({known})"])
         weights[name] = _number(value) if equals else math.nan
         if not (math.isfinite(weights[name]) and weights[name] >= 0):
             raise InputError([f"--weights {part.strip()!r}: give a number of at least 0, as in {name}=0.5"])

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SHOWN_KEY = 8
 """Digits of a key that are shown."""
 DROPS = {"f1_drop": "macro F1", "critical_f1_drop": "critical F1", "critical_recall_drop": "critical recall"}
+SPLITS = {"": "validation", "test_": "test"}
+"""By the prefix of their columns."""
 Row = Mapping[str, Any]
 
 
@@ -57,25 +59,46 @@ def warnings(row: Row) -> list[str]:
     return found
 
 
-def closest(measured: pd.DataFrame, limits: Mapping[str, float]) -> str:
-    """The compressed model that misses the limits by least, and what it misses.
+def closest(measured: pd.DataFrame, limits: Mapping[str, float]) -> list[tuple[Row, str]]:
+    """The compressed models with what each misses, in words; those that come closest to being recommended first.
+
+    Unsafe models come after all others, those that exceed a limit by more after those that exceed it by less, and of
+    equals the larger after the smaller.
 
     Args:
         measured: rows of measured models, those of the front with their `test_*` columns.
         limits: the largest allowed drop by column, in [0, 1].
     """
-    judged: list[tuple[float, str]] = []
-    for row in records(measured[measured["stage"].ne("baseline")]):
-        over = {(prefix, name): _bound(row, prefix, name) - limits[name] for prefix in ("", "test_") for name in DROPS}
-        missed = ", ".join(
-            f"{DROPS[name]} may drop by {_bound(row, prefix, name):.3f} on {'test' if prefix else 'validation'} "
-            f"(limit {limits[name]:g})"
-            for (prefix, name), excess in over.items()
-            if excess > 0
-        )
-        missed = missed or f"{row.get('safety_verdict')} on validation, and not measured on test"
-        judged.append((max(over.values()), f"{named(row)}: {missed}"))
-    return f"the closest is {min(judged)[1]}" if judged else "no compressed model was measured"
+    rows = records(measured[measured["stage"].ne("baseline")])
+    return [(row, _missed(row, limits)) for row in sorted(rows, key=lambda row: _distance(row, limits))]
+
+
+def _distance(row: Row, limits: Mapping[str, float]) -> tuple[bool, float, float]:
+    """Whether the model is unsafe, the most it exceeds a limit by, and its size."""
+    unsafe = "unsafe" in (row.get("safety_verdict"), row.get("test_safety_verdict"))
+    excess = max(_bound(row, prefix, name) - limits[name] for prefix in SPLITS for name in DROPS)
+    return unsafe, excess, number(row, "model_size_mb") or math.inf
+
+
+def _missed(row: Row, limits: Mapping[str, float]) -> str:
+    """The verdict on validation, and on test where it counts, each with the limits that are exceeded."""
+    told = [_judged(row, "", limits)]
+    if row.get("safety_verdict") == "safe" or row.get("test_safety_verdict") == "unsafe":
+        told.append(_judged(row, "test_", limits))
+    if needed := number(row, "positives_needed"):
+        told.append(f"{needed:.0f} critical positives in validation would decide")
+    return "; ".join(told)
+
+
+def _judged(row: Row, prefix: str, limits: Mapping[str, float]) -> str:
+    """The verdict on a split and the limits that are exceeded there."""
+    exceeded = ", ".join(
+        f"{drop} {'drops' if prefix else 'may drop'} by {_bound(row, prefix, name):.3f} (limit {limits[name]:g})"
+        for name, drop in DROPS.items()
+        if _bound(row, prefix, name) > limits[name]
+    )
+    verdict = f"{row.get(f'{prefix}safety_verdict') or 'not measured'} on {SPLITS[prefix]}"
+    return f"{verdict}, where {exceeded}" if exceeded else verdict
 
 
 def _bound(row: Row, prefix: str, name: str) -> float:

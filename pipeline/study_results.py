@@ -103,23 +103,28 @@ def read_results(folder: Path) -> StudyResults:
     """
     if not (folder / TRIALS).is_file():
         raise InputError([_no_study(folder)])
-    import pandas as pd
-
     front, facts = _read(folder / FRONT)
     trials, _ = _read(folder / TRIALS)
     references = _read(folder / REFERENCES)[0] if (folder / REFERENCES).is_file() else trials[:0]
     if missing := [name for name in ("on_front", "on_safe_front") if name not in front.columns]:
         raise InputError([f"{folder / FRONT}: no column {', '.join(missing)}; run the study again"])
-    # A column that is all null has another type than the same one with numbers: neither decides.
-    tables = [table[table["model_key"].notna()].astype(object) for table in (front, references, trials)]
-    models = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
     return StudyResults(
         folder=folder,
         front=front,
-        measured=models.drop_duplicates("model_key", ignore_index=True),
+        measured=every_model(front, references, trials),
         settings=_settings(folder / STUDY),
         facts=facts,
     )
+
+
+def every_model(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Every measured model once, as the first table that has it tells of it."""
+    import pandas as pd
+
+    # A column that is all null has another type than the same one with numbers: neither decides.
+    measured = [table[table["model_key"].notna()].astype(object) for table in tables]
+    models = pd.concat([table for table in measured if len(table)] or measured[:1], ignore_index=True)
+    return models.drop_duplicates("model_key", ignore_index=True)
 
 
 def _read(file: Path) -> tuple[pd.DataFrame, dict[str, Any]]:

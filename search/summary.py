@@ -15,12 +15,12 @@ from rich.table import Table
 
 from evaluation.records import plain_value
 from pipeline.chains import describe_chain
-from pipeline.model_rows import DROPS
+from pipeline.model_rows import DROPS, SHOWN_KEY, closest
+from pipeline.study_results import every_model
 from search.config import StudyConfig
 from search.ending import Outcome
 
 CLOSEST = 3
-KEY_LENGTH = 8
 FILES = {
     "report.html": "the page to review: open it in a browser, no network needed",
     "front.pdf": "the Pareto plot (front.png too)",
@@ -41,8 +41,9 @@ def show(outcome: Outcome, config: StudyConfig, console: Console) -> None:
     console.print(front_table(outcome.front, outcome.recommended))
     if outcome.finished and outcome.recommended.empty:
         say("no compressed model is safe; the closest ones:")
-        for line in closest(outcome.trials, config):
-            say(f"  {line}")
+        limits = {name: getattr(config.safety, f"max_{name}") for name in DROPS}
+        for row, missed in closest(every_model(outcome.front, outcome.trials), limits)[:CLOSEST]:
+            say(f"  {row['model_key'][:SHOWN_KEY]} {describe_chain(row)}: {missed}")
     folder = shortest(config.folder)
     written = {file.name for file in outcome.files}
     told = [(name, what) for name, what in FILES.items() if name in written]
@@ -84,7 +85,7 @@ def front_table(front: pd.DataFrame, recommended: pd.DataFrame) -> Table:
     for row in plain_rows(front):
         table.add_row(
             "★" if row["model_key"] in set(recommended["model_key"]) else "",
-            row["model_key"][:KEY_LENGTH],
+            row["model_key"][:SHOWN_KEY],
             escape(describe_chain(row)),
             f"{row['f1_macro']:.3f}",
             f"{row['test_f1_macro']:.3f}" if "test_f1_macro" in row else "",
@@ -95,31 +96,9 @@ def front_table(front: pd.DataFrame, recommended: pd.DataFrame) -> Table:
     return table
 
 
-def closest(trials: pd.DataFrame, config: StudyConfig) -> list[str]:
-    """The compressed models that miss the limits by least, and what each misses."""
-    limits = {name: getattr(config.safety, f"max_{name}") for name in DROPS}
-    candidates: list[tuple[float, str]] = []
-    for row in plain_rows(trials[trials["model_key"].notna() & (trials["stage"] != "baseline")]):
-        over = {name: _bound(row, name) - limit for name, limit in limits.items()}
-        missed = ", ".join(
-            f"{DROPS[name]} may drop by {_bound(row, name):.3f} (limit {limits[name]:g})"
-            for name, excess in over.items()
-            if excess > 0
-        )
-        needed = row.get("positives_needed")
-        hint = f"; {int(needed)} critical positives in validation would decide" if pd.notna(needed) else ""
-        candidates.append((max(over.values()), f"{describe_chain(row)}: {missed or row['safety_verdict']}{hint}"))
-    return [line for _, line in sorted(candidates)[:CLOSEST]]
-
-
 def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as dictionaries by column name."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _bound(row: dict[str, Any], name: str) -> float:
-    bound = row.get(f"{name}_upper")
-    return 1.0 if bound is None or pd.isna(bound) else float(bound)
 
 
 def shortest(file: Path) -> Path:

@@ -3,17 +3,20 @@
 python predict.py comments.txt      one comment a line, in UTF-8; without a file, from standard input
 python predict.py comments.jsonl    a JSON string, or an object with "text", a line
 
-A line that is neither is answered with an error in its place, and the exit status is then 3.
+A line that is neither is answered with an error in its place, and the exit status is then 3. A file that cannot be
+read, or is a table, is refused with status 2.
 """
 
+import argparse
 import io
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +28,25 @@ MODELS = {
     "scikit-learn": ("tfidf_floor", "TfidfFloor"),
 }
 """Source and class that run a model; one of the sources stands beside this file."""
+TABLES = (".csv", ".tsv", ".parquet")
+JSON_LINES = (".jsonl", ".ndjson")
 
 
 def main() -> int:
-    """Read, answer in batches as they come, write; the exit status: 3 if a line could not be read, else 0."""
+    """Read, answer in batches as they come, write; the exit status: 2 for a refused file, 3 for a bad line, else 0."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="the comments")
+    file = parser.parse_args().file
+    try:
+        source = opened(file) if file else sys.stdin.buffer
+    except ValueError as refusal:
+        print(f"error: {file}: {refusal}", file=sys.stderr)
+        return 2
     deploy, decisions = (json.loads((FOLDER / f"{name}.json").read_text("utf-8")) for name in ("deploy", "decisions"))
     model = load_model(deploy["runtime"])
     # Where a comment's answer depends on the others of its batch, it is answered alone, as it was measured.
     size = 32 if deploy["batch_invariant"] else 1
-    comments = enumerate(read(sys.argv[1] if len(sys.argv) > 1 else None), 1)
+    comments = enumerate(read(source, in_json=bool(file) and file.suffix.lower() in JSON_LINES), 1)
     sys.stdout = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="\n")
     status = 0
     while batch := list(islice(comments, size)):
@@ -62,10 +75,24 @@ def load_model(runtime: str) -> Any:
     return getattr(import_module(module), name)(FOLDER)
 
 
-def read(file: str | None) -> Iterator[tuple[str, str]]:
+def opened(file: Path) -> BinaryIO:
+    """The bytes of the file; ValueError says why there are none, or none that can be answered, and the remedy."""
+    if file.suffix.lower() in TABLES:
+        remedy = "give one comment a line, or JSON lines with the text (.jsonl)"
+        if file.suffix.lower() != ".parquet":
+            command = shlex.join(["python", "-m", "pipeline.predict", str(FOLDER), str(file), "--text-column"])
+            remedy += f", or run, where the project is installed, {command} NAME"
+        raise ValueError(f"is a table, not one comment a line; {remedy}")
+    try:
+        return file.open("rb")
+    except OSError as error:
+        remedy = "name a file of comments, or none for standard input"
+        raise ValueError(f"cannot be read ({error.strerror}); {remedy}") from error
+
+
+def read(source: BinaryIO, in_json: bool) -> Iterator[tuple[str, str]]:
     """The comments, one after the other, each with its error, or ""; bytes that are not UTF-8 become U+FFFD."""
-    source = open(file, "rb") if file else sys.stdin.buffer  # noqa: SIM115
-    parse = text_in_json if file and file.endswith(".jsonl") else str
+    parse = text_in_json if in_json else str
     for line in io.TextIOWrapper(source, "utf-8-sig", "replace", newline="\n"):
         try:
             comment = parse(line.removesuffix("\n").removesuffix("\r")), ""

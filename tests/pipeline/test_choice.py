@@ -142,7 +142,8 @@ def test_budgets_that_nothing_meets_name_the_closest():
 
 
 def test_without_a_safe_model_the_closest_is_named_with_what_it_misses():
-    rows = models(2, 6).assign(safety_verdict="inconclusive", on_front=True, on_safe_front=False)
+    undecided = dict.fromkeys(("safety_verdict", "test_safety_verdict"), "inconclusive")
+    rows = models(2, 6).assign(**undecided, on_front=True, on_safe_front=False)
     for name in LIMITS:
         rows[f"{name}_upper"], rows[f"test_{name}"] = 0.2, 0.0
         rows.loc[4, f"{name}_upper"] = 0.01
@@ -151,7 +152,8 @@ def test_without_a_safe_model_the_closest_is_named_with_what_it_misses():
         candidates(rows, rows, LIMITS)
     assert "--unsafe" in refused.value.problems[0]
     assert rows.loc[4, "model_key"][:8] in refused.value.problems[1]
-    assert refused.value.problems[1].endswith("critical recall may drop by 0.045 on validation (limit 0.03)")
+    told = ": inconclusive on validation, where critical recall may drop by 0.045 (limit 0.03)"
+    assert refused.value.problems[1].endswith(told)
     assert set(candidates(rows, rows, LIMITS, unsafe=True)["model_key"]) == set(rows["model_key"][1:])
 
 

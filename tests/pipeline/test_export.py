@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.special import expit
@@ -127,12 +129,51 @@ def test_predict_reads_standard_input_and_runs_isolated(exported):
     assert len(done.stdout.splitlines()) == 2 and altered_files(folder) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("new comments.csv", "'{file}' --text-column NAME"),
+        ("NEW.TSV", "{file} --text-column NAME"),
+        ("new.parquet", "is a table, not one comment a line; give one comment a line, or JSON lines with the text"),
+        ("missing.txt", "cannot be read (No such file or directory); name a file"),
+        ("folder", "cannot be read (Is a directory); name a file"),
+    ],
+)
+def test_predict_refuses_what_it_would_misread_or_cannot_read_in_one_line(exported, tmp_path, name, told):
+    (tmp_path / "folder").mkdir()
+    file = tmp_path / name
+    if "new" in name.lower():
+        file.write_text("id,text\n1,hello\n")
+    command = [sys.executable, "-I", "-B", str(exported["ngram"][0] / "predict.py"), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith(f"error: {file}: ") and told.format(file=file) in done.stderr
+
+
+def test_the_command_that_predict_names_for_a_table_answers_it(exported, tmp_path, capsys):
+    file = tmp_path / "new comments.csv"
+    file.write_text("id,text\n1,hello\n")
+    program = [sys.executable, "-I", "-B", str(exported["ngram"][0] / "predict.py"), str(file)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    named = shlex.split(done.stderr.partition("python -m pipeline.predict ")[2].replace("NAME", "text"))
+    assert predict([*named, "--to", str(tmp_path / "answers")]) == 0
+    assert json.loads((tmp_path / "answers").read_text())["id"] == "1"
+
+
+def test_predict_tells_its_usage(exported):
+    command = [sys.executable, "-I", "-B", str(exported["ngram"][0] / "predict.py")]
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and "python predict.py comments.jsonl    a JSON" in done.stdout
+    done = subprocess.run([*command, "a.txt", "b.txt"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "") and "unrecognized arguments: b.txt" in done.stderr
+
+
 BAD_LINES = [b"", b"{", b"nul", b"[1]", b"3", b'{"t": "a"}', b'{"text": null}', b"[" * 100_000, b"1" * 5000]
 
 
-@pytest.mark.parametrize("name", ["teacher", "int8", "ngram"])
-def test_predict_answers_json_lines_as_the_package_does(exported, tiny_comments, tmp_path, name):
-    folder, file = exported[name][0], tmp_path / "comments.jsonl"
+@pytest.mark.parametrize(("name", "suffix"), [("teacher", "jsonl"), ("int8", "ndjson"), ("ngram", "JSONL")])
+def test_predict_answers_json_lines_as_the_package_does(exported, tiny_comments, tmp_path, name, suffix):
+    folder, file = exported[name][0], tmp_path / f"comments.{suffix}"
     texts = [
         rb'"\ud83d half"',
         rb'{"text": "\udc00\ud83d\ude00"}',
@@ -270,6 +311,23 @@ def test_bad_input_is_named_and_nothing_is_written(tiny_study, tmp_path, capsys)
     assert {path.name for path in tmp_path.iterdir()} == {"empty"}
     status, out, _ = run(capsys, study, "smalest", "--to", target, "--json")
     assert status == 2 and "did you mean" in json.loads(out)["errors"][0]
+
+
+def test_weights_are_checked_before_a_model_is_sought(tiny_study, tmp_path, capsys):
+    study, target = tmp_path / "study", tmp_path / "model"
+    shutil.copytree(tiny_study.folder, study)
+    table = pq.read_table(study / "front.parquet")
+    column = table.column_names.index("on_safe_front")
+    table = table.set_column(column, "on_safe_front", pa.array([False] * len(table)))
+    pq.write_table(table, study / "front.parquet")
+    assert "no compressed model is safe" in refused(capsys, study, "best", "--weights", "f1=1,size=2", "--to", target)
+    for weights, told in (
+        ("f1=1,foo=2", "'foo=2': best weighs no 'foo' (has: f1, size, latency; write, for example, f1=1,size=0.5"),
+        ("siz=1", "'siz=1': best weighs no 'siz'; did you mean 'size'? (has:"),
+        ("f1=much", "'f1=much': give a number of at least 0, as in f1=0.5"),
+    ):
+        said = refused(capsys, study, "best", "--weights", weights, "--to", target)
+        assert said.startswith(f"error: --weights {told}") and len(said.splitlines()) == 1
 
 
 def test_a_taken_folder_is_kept_and_only_an_exported_model_is_replaced(exported, tiny_study, tmp_path, capsys):

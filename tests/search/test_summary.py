@@ -41,14 +41,15 @@ def row(**changes):
     } | changes
 
 
-def shown(rows, tmp_path, study="mine"):
-    """The lines on a terminal of 80 columns without colours."""
+def shown(rows, tmp_path, trials=None):
+    """The lines on a terminal of 80 columns without colours; the trials are the front if they are not given."""
     config = StudyConfig(study="mine.2", results_dir=str(tmp_path / "my results"))
     config.folder.mkdir(parents=True)
     files = [config.folder / name for name in ("trials.parquet", "report.html", "extra.csv")]
     stream = io.StringIO()
     frame = pd.DataFrame(rows)
-    show(Outcome(frame, frame, files, finished=True), config, Console(file=stream, width=80))
+    measured = frame if trials is None else pd.DataFrame(trials)
+    show(Outcome(measured, frame, files, finished=True), config, Console(file=stream, width=80))
     return stream.getvalue().splitlines(), config
 
 
@@ -75,6 +76,25 @@ def test_when_nothing_is_safe_the_closest_say_what_they_miss(tmp_path):
     text = "\n".join(lines)
     assert "no compressed model is safe" in text and "macro F1 may drop by 0.200 (limit 0.05)" in text
     assert "412 critical positives" in text and "★" not in lines[3] and "pipeline.export" not in text
+
+
+def test_the_closest_have_keys_and_verdicts_and_what_is_undecided_comes_before_what_is_unsafe(tmp_path):
+    rows = [
+        row(model_key="a" * 64, safety_verdict="unsafe", f1_drop_upper=0.06),
+        row(model_key="b" * 64, safety_verdict="inconclusive", f1_drop_upper=0.3),
+        row(model_key="c" * 64, safety_verdict="inconclusive", f1_drop_upper=0.2),
+        row(model_key="d" * 64, f1_drop_upper=0.04, test_safety_verdict="unsafe", test_f1_drop=0.055),
+    ]
+    rows = [one | {"on_safe_front": one["safety_verdict"] == "safe"} for one in rows]
+    without_test = [{name: one[name] for name in one if not name.startswith("test_")} for one in rows]
+    lines, _ = shown(rows, tmp_path, trials=without_test)
+    begin = next(number for number, line in enumerate(lines) if "the closest ones" in line) + 1
+    assert lines[begin : begin + 4] == [
+        "  cccccccc logit 2 layers: inconclusive on validation, where macro F1 may drop by 0.200 (limit 0.05)",
+        "  bbbbbbbb logit 2 layers: inconclusive on validation, where macro F1 may drop by 0.300 (limit 0.05)",
+        "  dddddddd logit 2 layers: safe on validation; unsafe on test, where macro F1 drops by 0.055 (limit 0.05)",
+        f"results, 3 files in {tmp_path / 'my results' / 'mine.2'}:",
+    ]
 
 
 def test_only_chains_are_folded(tmp_path):
