@@ -69,8 +69,8 @@ def trial_rows() -> list[dict[str, Any]]:
     ]
 
 
-def study(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    write_records(rows, folder / "trials.parquet", metadata=METADATA)
+def study(folder: Path, rows: list[dict[str, Any]], **metadata: str) -> Path:
+    write_records(rows, folder / "trials.parquet", metadata=METADATA | metadata)
     front = front_rows(read_records(folder / "trials.parquet"))
     test = {"test_f1_macro": 0.79, "test_safety_verdict": "unsafe", "test_f1_drop": 0.07, "test_f1_drop_upper": np.nan}
     write_records(front.assign(**test).to_dict("records"), folder / "front.parquet", metadata=METADATA)
@@ -124,6 +124,16 @@ def test_summary_has_the_fields_header_and_the_best_chain(reported: Path) -> Non
     assert lines[0] == ["Stage", "Accuracy", "Macro F1", f"F1 ({LABEL})", "Size (MB)", "Speed (ms)"]
     assert [line[0] for line in lines[1:]] == CHAIN
     assert lines[2][1:] == ["0.7", "0.81", "0.6", "11.0", "2.5"]
+
+
+@pytest.mark.parametrize(("metadata", "ended"), [({"trials_ended": "1234"}, "1,234"), ({}, "4")])
+def test_the_page_counts_the_trials_that_ended_without_a_row_too(
+    tmp_path: Path, metadata: dict[str, str], ended: str
+) -> None:
+    """Files of earlier versions do not tell of those after the last that has a row."""
+    write_report(study(tmp_path, trial_rows(), **metadata))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"<dt>Trials</dt><dd>{ended}</dd>" in page and f"After {ended} trials:" in page
 
 
 def test_stage_files_hold_that_stages_row(reported: Path) -> None:
