@@ -53,11 +53,12 @@ def best_chain(trials: pd.DataFrame) -> pd.DataFrame:
     """The model of the best trade-off and its ancestors, teacher first.
 
     The best is the row with the highest `tradeoff_score` among those with status `ok` whose verdict is not `unsafe`;
-    teacher and classical floor count only when there is no other. No such row gives an empty frame.
+    the teacher counts only when there is no other, and the classical floor, which is no stage of a chain, never does.
+    No such row gives an empty frame.
     """
-    usable = trials[trials["status"].eq("ok") & trials["safety_verdict"].ne("unsafe")]
-    compressed = usable[~usable["stage"].isin(["baseline", "classical"]) & usable["tradeoff_score"].notna()]
-    candidates = usable if compressed.empty else compressed
+    usable = trials["status"].eq("ok") & trials["safety_verdict"].ne("unsafe") & trials["stage"].ne("classical")
+    compressed = trials[usable & trials["stage"].ne("baseline") & trials["tradeoff_score"].notna()]
+    candidates = trials[usable] if compressed.empty else compressed
     if candidates.empty:
         return candidates
     row = candidates.sort_values("tradeoff_score", ascending=False, kind="stable", na_position="last").iloc[0]

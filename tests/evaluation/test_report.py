@@ -195,10 +195,18 @@ def test_the_best_chain_skips_unsafe_stopped_teacher_and_floor() -> None:
     assert list(chain["model_key"]) == ["t", "k", "kp", "kpq"]
 
 
-def test_without_a_compressed_model_the_best_of_teacher_and_floor_is_taken() -> None:
-    assert list(best_chain(frame(trial_rows()[:2]))["model_key"]) == ["t"]
-    assert list(best_chain(frame([*trial_rows()[:2], *trial_rows()[5:]]))["model_key"]) == ["t"]
-    assert best_chain(frame([])).empty
+@pytest.mark.parametrize("floor_score", [0.5, 1.5, None])
+def test_without_a_usable_compressed_model_the_chain_is_the_teacher(tmp_path: Path, floor_score: float | None) -> None:
+    """However good the classical floor is, which nothing in a chain is made from."""
+    teacher, floor, *compressed = trial_rows()
+    rows = [floor | {"tradeoff_score": floor_score}, teacher]
+    assert list(best_chain(frame(rows))["model_key"]) == ["t"]
+    assert list(best_chain(frame([*rows, *compressed[3:]]))["model_key"]) == ["t"]
+    assert best_chain(frame(rows[:1])).empty and best_chain(frame([])).empty
+    write_report(study(tmp_path, rows))
+    assert [line[0] for line in read_csv(tmp_path / "pipeline_summary_.._kd_prune_.csv")] == ["Stage", "baseline"]
+    stage_files = {path.name for kind in ("metrics", "safety") for path in tmp_path.glob(f"{kind}_*")}
+    assert stage_files == {"metrics_baseline.csv", "metrics_baseline.json", "safety_baseline.json"}
 
 
 def test_the_parent_is_that_of_the_same_trial_and_the_nearest_earlier_stage() -> None:
