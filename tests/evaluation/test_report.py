@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -162,6 +163,25 @@ def test_safety_is_never_claimed_against_the_test_split(reported: Path) -> None:
     assert distilled["safe_for_deployment"] is False
     assert distilled["test_drops"]["f1"] == {"drop": 0.07, "upper": None}
     assert read_json(reported / "safety_after_pruning.json")["safe_for_deployment"] is True
+
+
+def test_teacher_and_floor_have_their_test_figures_off_the_front_too(tmp_path: Path) -> None:
+    better = {"f1_macro": 0.9, "model_size_mb": 1.0, "speedup_factor": 3.0}
+    teacher, floor, student = trial_rows()[:3]
+    study(tmp_path, [teacher, floor, student | better])
+    assert read_records(tmp_path / "front.parquet")["model_key"].tolist() == ["k"]
+    write_report(tmp_path)
+    of_floor = r"classical floor & c & 0\.010 \(0\.020\) & -- & -- & safe & -- & "
+    assert re.search(of_floor + r"-- & -- & -- & -- & -- ", (tmp_path / "safety.tex").read_text(encoding="utf-8"))
+    test = {"test_f1_drop": 0.25, "test_f1_drop_upper": 0.5, "test_safety_verdict": "unsafe"}
+    same = {"test_f1_drop": 0.0, "test_f1_drop_upper": 0.0, "test_safety_verdict": "safe"}
+    write_records([teacher | same, floor | test], tmp_path / "references.parquet", metadata=METADATA)
+    write_report(tmp_path)
+    table = (tmp_path / "safety.tex").read_text(encoding="utf-8")
+    assert re.search(of_floor + r"0\.250 \(0\.500\) & -- & -- & unsafe & -- ", table)
+    baseline = read_json(tmp_path / "safety_baseline.json")
+    assert baseline["test_verdict"] == "safe" and baseline["test_drops"]["f1"] == {"drop": 0.0, "upper": 0.0}
+    assert baseline["safe_for_deployment"] is True
 
 
 def test_files_of_stages_that_left_the_chain_are_removed(tmp_path: Path) -> None:
