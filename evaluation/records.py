@@ -21,6 +21,8 @@ from pipeline.whole_file import replaced
 SCHEMA_VERSION = 2
 """Raised when a fixed column changes its name, type or meaning."""
 VERSION_KEY = "schema_version"
+TRIALS_ENDED = "trials_ended"
+"""Name in the metadata of a study's files for how many trials have ended, with and without new models."""
 
 STAGES = ("baseline", "after_kd", "after_pruning", "after_quantization", "classical")
 STATUSES = ("ok", "stopped_unsafe", "failed")

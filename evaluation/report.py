@@ -53,11 +53,12 @@ def best_chain(trials: pd.DataFrame) -> pd.DataFrame:
     """The model of the best trade-off and its ancestors, teacher first.
 
     The best is the row with the highest `tradeoff_score` among those with status `ok` whose verdict is not `unsafe`;
-    teacher and classical floor count only when there is no other. No such row gives an empty frame.
+    the teacher counts only when there is no other, and the classical floor, which is no stage of a chain, never does.
+    No such row gives an empty frame.
     """
-    usable = trials[trials["status"].eq("ok") & trials["safety_verdict"].ne("unsafe")]
-    compressed = usable[~usable["stage"].isin(["baseline", "classical"]) & usable["tradeoff_score"].notna()]
-    candidates = usable if compressed.empty else compressed
+    usable = trials["status"].eq("ok") & trials["safety_verdict"].ne("unsafe") & trials["stage"].ne("classical")
+    compressed = trials[usable & trials["stage"].ne("baseline") & trials["tradeoff_score"].notna()]
+    candidates = trials[usable] if compressed.empty else compressed
     if candidates.empty:
         return candidates
     row = candidates.sort_values("tradeoff_score", ascending=False, kind="stable", na_position="last").iloc[0]
@@ -94,9 +95,10 @@ def _write_summary(folder: Path, chain: pd.DataFrame, study: Study) -> Path:
 
 
 def _write_safety(folder: Path, study: Study, named: str) -> Path:
-    """`safety.tex`: each front model's drops and verdicts, and the classical floor's."""
+    """`safety.tex`: each front model's drops and verdicts, and the classical floor's, on test too once it was used."""
     path = folder / "safety.tex"
-    floor = study.trials[study.trials["stage"].eq("classical") & study.trials["status"].eq("ok")]
+    rows = study.trials if study.references is None else study.references
+    floor = rows[rows["stage"].eq("classical") & rows["status"].eq("ok")]
     caption = f"{named}: safety against the teacher"
     path.write_text(safety_table(study.front, study.critical_label, floor, caption=caption), encoding="utf-8")
     return path
@@ -115,7 +117,8 @@ def _write_presets(folder: Path, study: Study, named: str) -> list[Path]:
 def _write_stages(folder: Path, chain: pd.DataFrame, study: Study) -> list[Path]:
     """`metrics_<stage>.csv`, `.json` and `safety_<stage>.json` of the chain's stages, and of no other stage."""
     rows = {row["stage"]: row for row in _rows(chain)}
-    tested = {row["model_key"]: row for row in _rows(study.front)}
+    with_test = [study.front] if study.references is None else [study.references, study.front]
+    tested = {row["model_key"]: row for frame in with_test for row in _rows(frame)}
     written: list[Path] = []
     for stage in STAGES:
         names = (f"metrics_{stage}.csv", f"metrics_{stage}.json", f"safety_{stage}.json")
@@ -132,7 +135,7 @@ def _write_stages(folder: Path, chain: pd.DataFrame, study: Study) -> list[Path]
 
 
 def _safety(row: Mapping[str, Any], tested: Mapping[str, Any], critical_label: str) -> dict[str, Any]:
-    """The verdict on validation, and on test for a model of the front; safe only if test does not contradict."""
+    """The verdict on validation, and on test where that is known; safe only if test does not contradict."""
     verdict, test_verdict = plain_value(row["safety_verdict"]), plain_value(tested.get("test_safety_verdict"))
     return {
         "stage": row["stage"],

@@ -11,7 +11,7 @@ import pandas as pd
 
 from evaluation.flip_files import FILE as FLIPS_FILE
 from evaluation.flip_files import Flips
-from evaluation.records import read_metadata, read_records, read_table
+from evaluation.records import TRIALS_ENDED, read_metadata, read_records, read_table
 
 FOLD_COLUMNS = ("model", "fold", "epoch", "val_macro_f1")
 
@@ -32,6 +32,8 @@ class Study:
     """What the front decides otherwise than the teacher; None before the study has ended."""
     within_noise: pd.DataFrame | None
     """Rows of `front_within_noise.parquet`; None before the study has ended."""
+    trials_ended: int
+    """With and without new models; files of earlier versions tell of those up to the last that has a row."""
     name: str
     preset: str
     critical_label: str
@@ -58,14 +60,15 @@ def read_study(folder: Path) -> Study:
         )
     trials_path, references = folder / "trials.parquet", folder / "references.parquet"
     flips, noise = folder / FLIPS_FILE, folder / "front_within_noise.parquet"
-    metadata = read_metadata(trials_path)
+    metadata, trials = read_metadata(trials_path), read_records(trials_path)
     return Study(
-        trials=read_records(trials_path),
+        trials=trials,
         front=read_records(folder / "front.parquet"),
         references=read_records(references) if references.is_file() else None,
         folds=_read_folds(folder / "folds.parquet"),
         flips=Flips.read(flips) if flips.is_file() else None,
         within_noise=read_records(noise) if noise.is_file() else None,
+        trials_ended=int(metadata.get(TRIALS_ENDED, max(trials["trial"].dropna(), default=-1) + 1)),
         name=metadata.get("study", folder.resolve().name),
         preset=metadata.get("preset", "custom"),
         critical_label=metadata.get("critical_label", "critical label"),

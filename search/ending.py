@@ -126,7 +126,8 @@ class Ending:
 
     def _write(self, study: optuna.Study, front: list[Row], more: list[Path], finished: bool = False) -> Outcome:
         """Write the Parquet files, and every table and figure from them."""
-        trials, best = self.files.write(collected_rows(study), front)
+        ended = len(study.get_trials(False, ENDED))
+        trials, best = self.files.write(collected_rows(study), front, ended)
         written = [trials, best, *more, *write_report(self.config.folder)]
         return Outcome(read_records(trials), read_records(best), written, finished)
 

@@ -15,7 +15,7 @@ from ray.tune import Callback
 
 from evaluation.environment import environment
 from evaluation.front import front_rows
-from evaluation.records import write_records
+from evaluation.records import TRIALS_ENDED, write_records
 from search.config import StudyConfig
 from search.optuna_study import collected_rows
 from search.searcher import ParetoSearcher
@@ -33,16 +33,20 @@ class RecordFiles:
     report: Mapping[str, Any]
     """What preparing the comments reported."""
 
-    def write(self, rows: list[Row], front: list[Row]) -> list[Path]:
-        """Write all rows, and then those of the front: what is on it is in the first file too."""
+    def write(self, rows: list[Row], front: list[Row], trials_ended: int) -> list[Path]:
+        """Write all rows, and then those of the front: what is on it is in the first file too.
+
+        A trial that brought no new model has no row: how many have ended is told beside the rows.
+        """
         trials, best = self.config.folder / "trials.parquet", self.config.folder / "front.parquet"
-        write_records(rows, trials, metadata=self.metadata)
-        write_records(front, best, metadata=self.metadata)
+        metadata = {**self.metadata, TRIALS_ENDED: str(trials_ended)}
+        write_records(rows, trials, metadata=metadata)
+        write_records(front, best, metadata=metadata)
         return [trials, best]
 
     @cached_property
     def metadata(self) -> dict[str, str]:
-        """What the report needs to know beside the rows."""
+        """What the report needs to know beside the rows, the same at any time of the search."""
         return {
             "study": self.config.study,
             "preset": self.config.preset,
@@ -80,7 +84,7 @@ class Snapshots(Callback):
             return
         started = time.monotonic()
         rows = collected_rows(self._searcher.study)
-        self._files.write(rows, front_of(rows))
+        self._files.write(rows, front_of(rows), self._searcher.ended)
         self._written = self._searcher.ended
         self._due = time.monotonic() + PAUSE * (time.monotonic() - started)
 

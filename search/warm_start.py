@@ -46,10 +46,14 @@ def warm_started(config: StudyConfig, fronts: Mapping[str, Sequence[Settings]]) 
         for point in fitting:
             if point not in points and len(points) < before + POINTS:
                 points.append(point)
-        told.append(
-            f"warm start from {place}: {len(points) - before} of the {len(chains)} chains on its front "
+        no_room = max(0, len(points) - max(before, config.search.trials))
+        line = (
+            f"warm start from {place}: {len(points) - before - no_room} of the {len(chains)} chains on its front "
             f"are tried first, {len(chains) - len(fitting)} do not fit this study's space"
         )
+        if no_room:
+            line += f"; {no_room} more have no room in search.trials={config.search.trials}: raise it to {len(points)}"
+        told.append(line)
     search = config.search.model_copy(update={"points": tuple(points), "warm_start": ()})
     return config.model_copy(update={"search": search}), told
 

@@ -36,7 +36,7 @@ def write_page(study: Study, path: Path) -> Path:
         path: usually `report.html` in the study's folder.
     """
     models = choose_models(study)
-    history = study_history(study.trials)
+    history = study_history(study.trials, study.trials_ended)
     blocks = page_sections(study, models, history, path)
     data = page_data(study, models, history)
     data["start"] = next(iter(recommended(models).values()), None)

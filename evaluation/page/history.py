@@ -43,11 +43,12 @@ class History:
         return {"trials": pairs(self.trials, self.by_trial), "seconds": pairs(self.seconds, self.by_time)}
 
 
-def study_history(trials: pd.DataFrame) -> History | None:
+def study_history(trials: pd.DataFrame, trials_ended: int) -> History | None:
     """The history of the models that are not `unsafe`; None without a teacher that was measured.
 
     Args:
         trials: rows of `trials.parquet`; those that are not `ok`, or lack an objective, count for nothing.
+        trials_ended: up to which the curve over trials goes on, though the last of them may have no row.
     """
     f1, size, speedup = (numbers(trials, name) for name in ("f1_macro", "model_size_mb", "speedup_factor"))
     usable = np.isfinite(f1) & np.isfinite(size) & np.isfinite(speedup) & (speedup > 0)
@@ -58,7 +59,9 @@ def study_history(trials: pd.DataFrame) -> History | None:
     points = losses(f1, size, 1 / np.where(usable, speedup, np.nan))
     reference = reference_point(losses(f1[teacher[0]], size[teacher[0]], 1.0))
     number = np.nan_to_num(numbers(trials, "trial"), nan=-1.0) + 1
-    count, by_trial = hypervolume_series(points, number, reference)
+    last = max(number.max(), trials_ended)
+    nothing = np.full((1, points.shape[1]), np.nan)
+    count, by_trial = hypervolume_series(np.concatenate([points, nothing]), np.append(number, last), reference)
     seconds = _seconds(trials["created_at"])
     timed = np.isfinite(seconds)
     elapsed, by_time = hypervolume_series(points[timed], seconds[timed], reference)

@@ -50,7 +50,7 @@ def page_sections(study: Study, models: PageModels, history: History | None, pat
         "noise": noise_section(study, models),
         "stages": _stages_table(study.trials),
         "reuse": _reuse_table(study.trials),
-        "history": _history_note(history),
+        "history": _history_note(history, study.trials_ended),
         "models": _models_table(models),
         "failures": _failures(study.trials),
         "data_summary": data_section(study.data),
@@ -146,20 +146,21 @@ def _reuse_table(trials: pd.DataFrame) -> str:
     built, saved = sum(stage.built_seconds for stage in stages), sum(stage.saved_seconds for stage in stages)
     sentence = (
         f"<p>Reuse saved <strong>{duration(saved)}</strong>; <strong>{duration(built)}</strong> were computed. "
-        "Saved is what the models taken from the store took when they were built, in this study or an earlier one.</p>"
+        "Saved is what the models taken from the store took when they were built, in this study or an earlier one. "
+        "Each model counts once, under the first trial that has it: what later trials took again comes on top.</p>"
     )
     headings = ("Stage", "Built", "Computed", "Reused", "Saved")
     return sentence + table(headings, cells, caption="Time by stage", numeric=headings[1:])
 
 
-def _history_note(history: History | None) -> str:
+def _history_note(history: History | None, trials_ended: int) -> str:
     if history is None:
         return '<p class="note">No teacher was measured, so there is no reference point and no hypervolume.</p>'
     least, reached = number(history.reference_f1), number(history.by_trial[-1], 4)
     return (
         f'<p class="note">The volume that the models which are not unsafe dominate, in {UNIT}, as the search '
         f"counts it: from macro F1 {least}, {F1_MARGIN} below the teacher, and from the teacher\u2019s own size and "
-        f"latency. After {history.trials[-1]:,.0f} trials: {reached}.</p>"
+        f"latency. After {trials_ended:,} trials: {reached}.</p>"
     )
 
 

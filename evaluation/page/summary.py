@@ -22,8 +22,7 @@ def facts(study: Study, models: PageModels) -> str:
     values = {
         "Preset": isolated(study.preset),
         "Critical label": isolated(study.critical_label),
-        # A trial that brought no new model has no row.
-        "Trials": number(np.nanmax(numbers(trials, "trial"), initial=-1) + 1, 0),
+        "Trials": f"{study.trials_ended:,}",
         "Models measured": f"{models.measured:,}",
         "Failed": f"{int(equals(trials, 'status', 'failed').sum()):,}",
         "Stopped as unsafe": f"{int(equals(trials, 'status', 'stopped_unsafe').sum()):,}",

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -69,8 +70,8 @@ def trial_rows() -> list[dict[str, Any]]:
     ]
 
 
-def study(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    write_records(rows, folder / "trials.parquet", metadata=METADATA)
+def study(folder: Path, rows: list[dict[str, Any]], **metadata: str) -> Path:
+    write_records(rows, folder / "trials.parquet", metadata=METADATA | metadata)
     front = front_rows(read_records(folder / "trials.parquet"))
     test = {"test_f1_macro": 0.79, "test_safety_verdict": "unsafe", "test_f1_drop": 0.07, "test_f1_drop_upper": np.nan}
     write_records(front.assign(**test).to_dict("records"), folder / "front.parquet", metadata=METADATA)
@@ -126,6 +127,16 @@ def test_summary_has_the_fields_header_and_the_best_chain(reported: Path) -> Non
     assert lines[2][1:] == ["0.7", "0.81", "0.6", "11.0", "2.5"]
 
 
+@pytest.mark.parametrize(("metadata", "ended"), [({"trials_ended": "1234"}, "1,234"), ({}, "4")])
+def test_the_page_counts_the_trials_that_ended_without_a_row_too(
+    tmp_path: Path, metadata: dict[str, str], ended: str
+) -> None:
+    """Files of earlier versions do not tell of those after the last that has a row."""
+    write_report(study(tmp_path, trial_rows(), **metadata))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"<dt>Trials</dt><dd>{ended}</dd>" in page and f"After {ended} trials:" in page
+
+
 def test_stage_files_hold_that_stages_row(reported: Path) -> None:
     metrics = read_json(reported / "metrics_after_quantization.json")
     assert metrics["model_key"] == "kpq"
@@ -152,6 +163,25 @@ def test_safety_is_never_claimed_against_the_test_split(reported: Path) -> None:
     assert distilled["safe_for_deployment"] is False
     assert distilled["test_drops"]["f1"] == {"drop": 0.07, "upper": None}
     assert read_json(reported / "safety_after_pruning.json")["safe_for_deployment"] is True
+
+
+def test_teacher_and_floor_have_their_test_figures_off_the_front_too(tmp_path: Path) -> None:
+    better = {"f1_macro": 0.9, "model_size_mb": 1.0, "speedup_factor": 3.0}
+    teacher, floor, student = trial_rows()[:3]
+    study(tmp_path, [teacher, floor, student | better])
+    assert read_records(tmp_path / "front.parquet")["model_key"].tolist() == ["k"]
+    write_report(tmp_path)
+    of_floor = r"classical floor & c & 0\.010 \(0\.020\) & -- & -- & safe & -- & "
+    assert re.search(of_floor + r"-- & -- & -- & -- & -- ", (tmp_path / "safety.tex").read_text(encoding="utf-8"))
+    test = {"test_f1_drop": 0.25, "test_f1_drop_upper": 0.5, "test_safety_verdict": "unsafe"}
+    same = {"test_f1_drop": 0.0, "test_f1_drop_upper": 0.0, "test_safety_verdict": "safe"}
+    write_records([teacher | same, floor | test], tmp_path / "references.parquet", metadata=METADATA)
+    write_report(tmp_path)
+    table = (tmp_path / "safety.tex").read_text(encoding="utf-8")
+    assert re.search(of_floor + r"0\.250 \(0\.500\) & -- & -- & unsafe & -- ", table)
+    baseline = read_json(tmp_path / "safety_baseline.json")
+    assert baseline["test_verdict"] == "safe" and baseline["test_drops"]["f1"] == {"drop": 0.0, "upper": 0.0}
+    assert baseline["safe_for_deployment"] is True
 
 
 def test_files_of_stages_that_left_the_chain_are_removed(tmp_path: Path) -> None:
@@ -185,10 +215,18 @@ def test_the_best_chain_skips_unsafe_stopped_teacher_and_floor() -> None:
     assert list(chain["model_key"]) == ["t", "k", "kp", "kpq"]
 
 
-def test_without_a_compressed_model_the_best_of_teacher_and_floor_is_taken() -> None:
-    assert list(best_chain(frame(trial_rows()[:2]))["model_key"]) == ["t"]
-    assert list(best_chain(frame([*trial_rows()[:2], *trial_rows()[5:]]))["model_key"]) == ["t"]
-    assert best_chain(frame([])).empty
+@pytest.mark.parametrize("floor_score", [0.5, 1.5, None])
+def test_without_a_usable_compressed_model_the_chain_is_the_teacher(tmp_path: Path, floor_score: float | None) -> None:
+    """However good the classical floor is, which nothing in a chain is made from."""
+    teacher, floor, *compressed = trial_rows()
+    rows = [floor | {"tradeoff_score": floor_score}, teacher]
+    assert list(best_chain(frame(rows))["model_key"]) == ["t"]
+    assert list(best_chain(frame([*rows, *compressed[3:]]))["model_key"]) == ["t"]
+    assert best_chain(frame(rows[:1])).empty and best_chain(frame([])).empty
+    write_report(study(tmp_path, rows))
+    assert [line[0] for line in read_csv(tmp_path / "pipeline_summary_.._kd_prune_.csv")] == ["Stage", "baseline"]
+    stage_files = {path.name for kind in ("metrics", "safety") for path in tmp_path.glob(f"{kind}_*")}
+    assert stage_files == {"metrics_baseline.csv", "metrics_baseline.json", "safety_baseline.json"}
 
 
 def test_the_parent_is_that_of_the_same_trial_and_the_nearest_earlier_stage() -> None:

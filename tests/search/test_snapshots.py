@@ -12,7 +12,9 @@ import optuna
 import pytest
 
 from evaluation.records import read_metadata, read_records
+from evaluation.study_files import read_study
 from search.config import StudyConfig
+from search.ending import Ending
 from search.optuna_study import opened
 from search.sampler import study_sampler
 from search.searcher import ParetoSearcher
@@ -77,6 +79,23 @@ def test_the_front_is_that_of_the_trials_so_far(config: StudyConfig, searcher: P
     for name in ("trials", "front"):
         metadata = read_metadata(config.folder / f"{name}.parquet")
         assert metadata["study"] == "s" and metadata["synthetic"] == "true" and "মন্তব্য" in metadata["data"]
+
+
+def test_trials_without_a_new_model_count_though_they_have_no_row(
+    config: StudyConfig, searcher: ParetoSearcher
+) -> None:
+    files = RecordFiles(config, REPORT)
+    end_a_trial(searcher, 0)
+    for number in (1, 2):
+        end_a_trial(searcher, number, model_key="k0")
+    Snapshots(searcher, files).catch_up()
+    assert keys(config, "trials") == ["teacher", "floor", "k0"] and read_study(config.folder).trials_ended == 3
+    end_a_trial(searcher, 3, model_key="k0")
+    told: list[str] = []
+    outcome = Ending(config, files, "data", told.append).run(searcher.study, None)
+    assert not outcome.finished and told[0].startswith("4 trials ended")
+    assert read_study(config.folder).trials_ended == 4
+    assert "<dt>Trials</dt><dd>4</dd>" in (config.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_last_trial_is_written_soon_though_none_ends_after_it(

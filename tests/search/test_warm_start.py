@@ -112,6 +112,45 @@ def test_what_fits_comes_after_the_studys_own_points_and_what_does_not_is_counte
     assert point_problems(started) == []
 
 
+@pytest.mark.parametrize(
+    ("trials", "tried", "remedies"),
+    [
+        (7, (3, 3), ("", "")),
+        (5, (3, 1), ("", "; 2 more have no room in search.trials=5: raise it to 7")),
+        (
+            2,
+            (1, 0),
+            tuple(f"; {n} more have no room in search.trials=2: raise it to {to}" for n, to in ((2, 4), (3, 7))),
+        ),
+    ],
+)
+def test_what_search_trials_leaves_no_room_for_is_told(
+    trials: int, tried: tuple[int, int], remedies: tuple[str, str], tmp_path: Path
+) -> None:
+    """Counted again by running the study: its own point comes first, then those of each earlier study."""
+    space = SPACE | {"prune": {"method": "wanda", "sparsity": {"low": 0.01, "high": 0.9, "step": 0.01}}}
+    own = {"distil.method": "none", "prune.method": "wanda", "quantize.method": "fp16"}
+    search = {"points": [own], "trials": trials, "sampler": "random"}
+    config = study_from(space | {"study": "new", "results_dir": str(tmp_path), "search": search})
+    chains = [NONE | LOGIT | SPARSE | {"prune.sparsity": round(0.01 * step, 2)} for step in range(1, 7)]
+    started, told = warm_started(config, {"a": chains[:3], "b": chains[3:]})
+    assert told == [
+        f"warm start from {place}: {first} of the 3 chains on its front are tried first, "
+        f"0 do not fit this study's space{remedy}"
+        for place, first, remedy in zip("ab", tried, remedies, strict=True)
+    ]
+    started.folder.mkdir()
+    verbosity = optuna.logging.get_verbosity()
+    with opened(started, study_sampler(started)) as made:
+        searcher = ParetoSearcher(made, started)
+        suggested: list[Any] = [searcher.suggest(str(index)) for index in range(trials)]
+        assert searcher.suggest("beyond") == searcher.FINISHED
+    optuna.logging.set_verbosity(verbosity)
+    begun = [one["params"] for one in suggested]
+    points = started.search.points[1:]
+    assert sum(any(point.items() <= params.items() for params in begun) for point in points) == sum(tried)
+
+
 def test_they_are_the_first_trials(old: Path, tmp_path: Path) -> None:
     config = study(tmp_path, old)
     config, _ = warm_started(config, earlier_fronts(config)[0])

@@ -95,6 +95,7 @@ def study_of(trials: pd.DataFrame, *, tested: bool = True, **more: Any) -> Study
         "folds": None,
         "flips": None,
         "within_noise": None,
+        "trials_ended": max(trials["trial"].dropna(), default=-1) + 1,
         "name": "study",
         "preset": "baseline_kd_prune_quant",
         "critical_label": "threat",

@@ -56,7 +56,7 @@ def test_a_studys_curves_are_those_computed_from_scratch(make_trials: Callable[.
     trials = make_trials(50, seed=1)
     trials.loc[10, "status"] = "stopped_unsafe"
     trials.loc[11, "speedup_factor"] = np.nan
-    history = study_history(trials.sample(frac=1, random_state=0))
+    history = study_history(trials.sample(frac=1, random_state=0), 16)
     assert history is not None
     assert history.trials.tolist() == list(range(17))
     number = trials["trial"].fillna(-1) + 1
@@ -70,16 +70,26 @@ def test_a_studys_curves_are_those_computed_from_scratch(make_trials: Callable[.
 
 def test_unsafe_models_count_for_nothing(make_trials: Callable[..., pd.DataFrame]) -> None:
     trials = make_trials(50, seed=1)
-    before = study_history(trials)
+    before = study_history(trials, 16)
     trials.loc[trials["safety_verdict"] == "unsafe", ["f1_macro", "model_size_mb"]] = [1.0, 0.001]
-    after = study_history(trials)
+    after = study_history(trials, 16)
     assert before is not None and after is not None
     assert after.by_trial == pytest.approx(before.by_trial)
 
 
+def test_the_curve_goes_on_to_the_last_trial_that_ended(make_trials: Callable[..., pd.DataFrame]) -> None:
+    trials = make_trials(50, seed=1)
+    exact, longer, running = (study_history(trials, ended) for ended in (16, 40, 12))
+    assert exact is not None and longer is not None and running is not None
+    assert longer.trials.tolist() == [*range(17), 40]
+    assert longer.by_trial.tolist() == [*exact.by_trial, exact.by_trial[-1]]
+    assert longer.seconds.tolist() == exact.seconds.tolist()
+    assert running.trials.tolist() == list(range(17)), "a later trial may end before an earlier one"
+
+
 def test_without_a_teacher_or_times_there_is_no_curve(make_trials: Callable[..., pd.DataFrame]) -> None:
     trials = make_trials(9)
-    assert study_history(trials[1:]) is None
-    assert study_history(trials[:0]) is None
-    timeless = study_history(trials.assign(created_at=["yesterday", *[None] * 8]))
+    assert study_history(trials[1:], 3) is None
+    assert study_history(trials[:0], 0) is None
+    timeless = study_history(trials.assign(created_at=["yesterday", *[None] * 8]), 3)
     assert timeless is not None and timeless.seconds.size == 0 and timeless.trials.size == 4
