@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -72,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
         # Ray itself tells on standard output of workers that died.
         with redirect_stdout(sys.stderr if options.json else sys.stdout), session(address, shared) as up:
             signal.signal(signal.SIGTERM, as_by_ctrl_c)  # Ray, now that it is up, would abort the process
+            sys.unraisablehook = interrupted_again
             needed = config.resources
             trial = needed.cpus_per_trial, needed.gpus_per_trial, needed.memory_gb_per_trial
             cpus = check_fit(with_fitting_node(up, needed.node_minutes, say, *trial), *trial)
@@ -122,6 +124,14 @@ def as_by_ctrl_c(number: int, frame: FrameType | None) -> None:
     """What Ctrl-C would do now, also where it is ignored, as in the background of a shell script."""
     by_ctrl_c = signal.getsignal(signal.SIGINT)
     (by_ctrl_c if callable(by_ctrl_c) else signal.default_int_handler)(signal.SIGINT, frame)
+
+
+def interrupted_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """An interrupt that falls into a callback of Python's own is lost there: it comes once more, a little later."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        threading.Timer(0.1, signal.raise_signal, [signal.SIGTERM]).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def interrupted(why: str) -> int:

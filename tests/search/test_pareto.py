@@ -413,10 +413,34 @@ def test_sigterm_interrupts_as_ctrl_c_does(
     status, told = process.wait(120), log.read_text("utf-8")
     assert status == 130, told
     assert told.rstrip().splitlines()[-1].startswith("interrupted; ") and told.rstrip().endswith("--resume goes on")
-    left = [Path(f"/proc/{pid}/cmdline").read_text() for pid in below if Path(f"/proc/{pid}").exists()]
-    assert not left, "Ray has ended too"
+    left = [file for pid in below if (file := Path(f"/proc/{pid}/cmdline")).exists() and file.read_bytes()]
+    assert not left, "Ray has ended too, but for what its parent has not taken note of"
     written = {file.name for file in (tmp_path / "results" / "smoke").iterdir()}
     assert "study.db" in written and ("report.html" in written) == whole
+
+
+IN_A_CALLBACK = """
+import signal, sys, time, weakref
+from search.pareto import as_by_ctrl_c, interrupted_again
+
+class Held: pass
+
+signal.signal(signal.SIGTERM, as_by_ctrl_c)
+sys.unraisablehook = interrupted_again
+held = Held()
+watched = weakref.ref(held, lambda gone: signal.raise_signal(signal.SIGTERM))
+try:
+    del held
+    time.sleep(10)
+    print("lost")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_that_falls_into_a_callback_is_not_lost() -> None:
+    done = subprocess.run([sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 def rows_by_trial(database: Path) -> dict[int, list[dict[str, Any]]]:
