@@ -394,13 +394,11 @@ def test_a_killed_search_goes_on_and_ends_as_if_undisturbed(
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("said", "whole"), [("teacher and classical floor: ", False), ("1/3  trial", True), ("in one quiet session", True)]
-)
+@pytest.mark.parametrize("said", ["1/3  trial", "in one quiet session"])
 def test_sigterm_interrupts_as_ctrl_c_does(
-    said: str, whole: bool, smoke_runs: Any, started: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    said: str, smoke_runs: Any, started: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    """At any time of a study; once the search has begun the results so far are written, the page too."""
+    """The results so far are written, the page too."""
     settings = [*smoke_runs.overrides, "results_dir=results", "resources.max_concurrent=1", "tracking.uri=none"]
     settings.append(f"storage={smoke_runs.first.config.store_root}")
     process = started(tmp_path, SMOKE, *(argument for one in settings for argument in ("--set", one)))
@@ -416,7 +414,7 @@ def test_sigterm_interrupts_as_ctrl_c_does(
     left = [file for pid in below if (file := Path(f"/proc/{pid}/cmdline")).exists() and file.read_bytes()]
     assert not left, "Ray has ended too, but for what its parent has not taken note of"
     written = {file.name for file in (tmp_path / "results" / "smoke").iterdir()}
-    assert "study.db" in written and ("report.html" in written) == whole
+    assert written >= {"study.db", "trials.parquet", "report.html"}
 
 
 IN_A_CALLBACK = """
