@@ -149,6 +149,8 @@ def _opened(file: Path) -> Iterator[RawIOBase]:
     """The input, unbuffered: a read gives what is there, and does not wait for more."""
     if file == STANDARD and sys.stdin is None:
         raise InputError(["standard input is closed; name a file"])
+    if file.suffix.lower() == ".parquet":
+        raise InputError([f"{file}: Parquet is no text; write its comments as CSV, or as JSON lines, first"])
     try:
         raw = open(0 if file == STANDARD else file, "rb", buffering=0, closefd=file != STANDARD)  # noqa: SIM115
     except OSError as error:

@@ -53,7 +53,7 @@ def checked(
     begun = resume and (config.folder / STUDY_FILE).is_file()
     fronts, unread = ({}, []) if to_fetch or begun else earlier_fronts(config)
     problems = path_problems + compatibility_problems(config) + point_problems(config) + unread
-    problems += passing_problems(config, passing_folder())
+    problems += passing_problems(config, passing_folder()) + ([] if to_fetch else foreign_folder(config))
     data = None
     try:
         data = prepare(config.data, config.teacher.folds)
@@ -89,6 +89,15 @@ def taken_up(config: StudyConfig, say: Callable[[str], None] = lambda line: None
     if unread:
         raise InputError(unread)
     return _told_warm_start(config, fronts, say)
+
+
+def foreign_folder(config: StudyConfig) -> list[str]:
+    """Whether the results folder is another program's, as MLflow's may be: it has files, and no study."""
+    held = config.folder.is_dir() and any(not file.name.startswith(".") for file in config.folder.iterdir())
+    if not held or (config.folder / STUDY_FILE).is_file():
+        return []
+    what = f"{config.folder} is there already and holds no study; take another name, or another results_dir"
+    return [problem("study", config.study, what)]
 
 
 def storage_problems(config: StudyConfig) -> list[str]:

@@ -132,6 +132,7 @@ def test_labels_of_any_characters_are_written_as_json(tiny_ngram, tmp_path):
     [
         (["nowhere"], "nowhere: no exported model"),
         (["MODEL", "nothing.txt"], "nothing.txt: cannot be read (No such file"),
+        (["MODEL", "comments.parquet"], "comments.parquet: Parquet is no text; write its comments as CSV"),
         (["MODEL", "."], "Is a directory"),
         (["MODEL", "pyproject.tml"], "did you mean 'pyproject.toml'?"),
         (["MODEL", "--to", "nowhere/out"], "nowhere/out: No such file"),

@@ -1,4 +1,4 @@
-"""The claim of a results folder: what a full disk leaves of it."""
+"""The claim of a results folder: whose it may not be, and what a full disk leaves of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from search.start import claim_folder, resume_problems
+from search.start import claim_folder, foreign_folder, resume_problems
 from search.study_file import load_study, study_from
 
 ROOM_BYTES = 1000
@@ -42,3 +42,16 @@ def test_a_full_disk_leaves_a_study_that_can_be_resumed(tmp_path: Path) -> None:
     with full_disk():
         claim_folder(longer, resume=True)  # as it is: there is nothing to write
     assert load_study(file) == longer
+
+
+def test_a_folder_of_another_program_is_not_taken(tmp_path: Path) -> None:
+    config = study_from({"study": "mlartifacts", "results_dir": str(tmp_path)})
+    assert foreign_folder(config) == []
+    config.folder.mkdir()
+    (config.folder / ".study.yaml.0.tmp").touch()
+    assert foreign_folder(config) == [], "what a killed start leaves"
+    (config.folder / "a_run").mkdir()
+    [told] = foreign_folder(config)
+    assert told.startswith("study='mlartifacts': ") and "holds no study; take another name" in told
+    claim_folder(config, resume=False)
+    assert foreign_folder(config) == []
