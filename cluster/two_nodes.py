@@ -46,6 +46,7 @@ class Nodes:
     """Holds token, logs and Ray's session; readable by its owner alone."""
     gcs_port: int
     dashboard_port: int
+    client_port: int
     environment: Mapping[str, str]
     started: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list)
 
@@ -76,12 +77,12 @@ def prepare() -> Nodes:
     theirs = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])  # a job's `python`
     ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), MARK: str(folder), "PATH": path}
-    gcs_port, dashboard_port = free_ports(2)
-    return Nodes(folder, gcs_port, dashboard_port, theirs | ours)
+    gcs_port, dashboard_port, client_port = free_ports(3)
+    return Nodes(folder, gcs_port, dashboard_port, client_port, theirs | ours)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on."""
+    """Different ports of the loopback interface that nobody listens on."""
     sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:
@@ -113,7 +114,7 @@ def start(nodes: Nodes, workers: int, cpus: int) -> None:
         f"--port={nodes.gcs_port}",
         f"--dashboard-host={HOST}",
         f"--dashboard-port={nodes.dashboard_port}",
-        f"--ray-client-server-port={free_ports(1)[0]}",
+        f"--ray-client-server-port={nodes.client_port}",
         "--include-dashboard=true",
     )
     ray_start(nodes, "head", (*head, *common))

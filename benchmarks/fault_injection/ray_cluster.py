@@ -15,6 +15,8 @@ from functools import partial
 from os import environ
 from pathlib import Path
 
+from cluster.two_nodes import free_ports
+
 from .processes import Group, free_port, start, wait_until
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -69,11 +71,12 @@ class RayCluster:
 
     def start_head(self) -> Node:
         """Start the head; a second one after it was killed has the same address, and knows nothing of the first."""
+        client_port, dashboard_port = free_ports(2)
         options = {
             "port": self.port,
             "num-cpus": 0,
-            "ray-client-server-port": free_port(),
-            "dashboard-port": free_port(),
+            "ray-client-server-port": client_port,
+            "dashboard-port": dashboard_port,
             "include-dashboard": False,
         }
         return self._start("head", ["--head", f"--temp-dir={self._temporary}"], options)
