@@ -135,7 +135,7 @@ class PruneConfig(StageConfig):
     """Share of the parameters of these structures that is removed."""
     importance: Literal["taylor", "activation"] = _used("taylor", {"method": ("structured",)})
     """How the least important are found: first-order change of the loss, or size of the output."""
-    heads_left: int = _used(1, {"method": ("structured",)}, ge=1, le=1024)
+    heads_left: int = _used(1, {"structures": ("both", "heads")}, ge=1, le=1024)
     """Fewest heads that a layer keeps."""
     minimum_count: int = _used(1, {"method": ("vocabulary",)}, ge=1, le=1_000_000)
     """Occurrences in train that keep a token; special tokens and single characters always stay."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from filelock import FileLock, Timeout
 
+from pipeline.whole_file import replaced
+
 if TYPE_CHECKING:
     from pipeline.remote_store import RemoteStore
 
@@ -84,5 +86,6 @@ class Turns:
         file = self._folder / "owner"
         with FileLock(file.with_suffix(".lock")):
             if not file.is_file():
-                file.write_text(uuid.uuid4().hex, encoding="utf-8")
+                with replaced(file) as new:
+                    new.write_text(uuid.uuid4().hex, encoding="utf-8")
             return file.read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ read, or is a table, is refused with status 2.
 import argparse
 import io
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -33,7 +34,10 @@ JSON_LINES = (".jsonl", ".ndjson")
 
 
 def main() -> int:
-    """Read, answer in batches as they come, write; the exit status: 2 for a refused file, 3 for a bad line, else 0."""
+    """Read, answer in batches as they come, write; the exit status: 2 for a refused file, 3 for a bad line, else 0.
+
+    130 where it was interrupted.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="the comments")
     file = parser.parse_args().file
@@ -49,13 +53,20 @@ def main() -> int:
     comments = enumerate(read(source, in_json=bool(file) and file.suffix.lower() in JSON_LINES), 1)
     sys.stdout = io.TextIOWrapper(sys.stdout.buffer, "utf-8", newline="\n")
     status = 0
-    while batch := list(islice(comments, size)):
-        texts = [text for _, (text, error) in batch if not error]
-        logits = iter(model.predict_logits(texts, size).astype(np.float64) if texts else ())
-        for line, (_, error) in batch:
-            status = 3 if error else status
-            said = {"error": error} if error else answer(next(logits), decisions)
-            print(json.dumps({"line": line, **said}, ensure_ascii=False))
+    try:
+        while batch := list(islice(comments, size)):
+            texts = [text for _, (text, error) in batch if not error]
+            logits = iter(model.predict_logits(texts, size).astype(np.float64) if texts else ())
+            for line, (_, error) in batch:
+                status = 3 if error else status
+                said = {"error": error} if error else answer(next(logits), decisions)
+                print(json.dumps({"line": line, **said}, ensure_ascii=False))
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the answers, such as `head`, has enough of them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
     return status
 
 

@@ -133,6 +133,7 @@ def another(name, default):
             f"{MASKED} gradual_schedule initial_sparsity begin_fraction end_fraction frequency",
         ),
         (PruneConfig(method="structured"), f"{FINE_TUNING} {STRUCTURED}"),
+        (PruneConfig(method="structured", structures="heads"), f"{FINE_TUNING} {STRUCTURED}"),
         (PruneConfig(method="vocabulary"), f"{FINE_TUNING} minimum_count"),
         (PruneConfig(method="vocabulary+structured+wanda"), f"{MASKED} {STRUCTURED} minimum_count"),
         (QuantizeConfig(method="fp16"), ""),
@@ -155,6 +156,11 @@ def test_an_ngram_student_has_settings_of_its_own():
     assert set(ngram.key_fields()) == {"method", *OF_NGRAMS.split()}
     focal = ngram.model_copy(update={"loss": "focal"})
     assert set(focal.key_fields()) == {*ngram.key_fields(), "focal_gamma"}
+
+
+def test_where_no_heads_are_removed_none_are_counted():
+    feed_forward = PruneConfig(method="structured", structures="ffn")
+    assert set(feed_forward.key_fields()) == {"method", *FINE_TUNING.split(), *STRUCTURED.split()} - {"heads_left"}
 
 
 def test_a_chain_of_methods_keeps_its_order():

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -166,6 +167,23 @@ def test_predict_tells_its_usage(exported):
     assert (done.returncode, done.stderr) == (0, "") and "python predict.py comments.jsonl    a JSON" in done.stdout
     done = subprocess.run([*command, "a.txt", "b.txt"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "") and "unrecognized arguments: b.txt" in done.stderr
+
+
+@pytest.mark.parametrize("ending", ["closed pipe", "Ctrl-C"])
+def test_predict_ends_in_silence_when_nobody_reads_on_and_when_interrupted(exported, ending):
+    command = [sys.executable, "-I", "-B", str(exported["ngram"][0] / "predict.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdin.write(b"hello\n" * 40)
+        running.stdin.flush()
+        assert json.loads(running.stdout.readline())["line"] == 1  # it is in its loop, and waits for the next batch
+        if ending == "Ctrl-C":
+            running.send_signal(signal.SIGINT)
+        else:
+            running.stdout.close()
+            running.stdin.write(b"hello\n" * 100)
+        running.stdin.close()
+        running.wait(60)
+        assert (running.returncode, running.stderr.read()) == (130 if ending == "Ctrl-C" else 0, b"")
 
 
 BAD_LINES = [b"", b"{", b"nul", b"[1]", b"3", b'{"t": "a"}', b'{"text": null}', b"[" * 100_000, b"1" * 5000]
