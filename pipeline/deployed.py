@@ -81,15 +81,20 @@ def write_sums(folder: Path) -> None:
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
+def listed_files(folder: Path) -> dict[str, str]:
+    """What `SHA256SUMS` lists: the digest of each file; raises OSError or UnicodeDecodeError where there is none."""
+    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines if line)}
+
+
 def altered_files(folder: Path) -> list[str]:
     """What differs from `SHA256SUMS`, a line for each file that is missing or not as exported."""
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        listed = listed_files(folder)
     except (OSError, UnicodeDecodeError):
         return [
             f"{folder}: no exported model ({SUMS} is missing); name a folder that `python -m pipeline.export` wrote"
         ]
-    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines if line)}
     problems = [
         f"{folder / name}: missing; export the model again, or copy the whole folder"
         for name in listed

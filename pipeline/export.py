@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> None:
     """Choose, tell why, write, check, tell what to type next."""
-    from pipeline.export_folder import check_target, export_model
+    from pipeline.export_folder import already_exported, check_target, export_model
     from pipeline.export_wording import summary, told
     from pipeline.model_rows import warnings
     from pipeline.study_results import read_results
@@ -58,21 +58,24 @@ def _export(options: argparse.Namespace) -> None:
         check_target(Path(os.path.abspath(options.to)), options.overwrite)
     results = read_results(options.study)
     choice = chosen(results, options)
+    named = options.to is not None
     options.to = options.to or options.study / "models" / choice.row["model_key"]
     target = Path(os.path.abspath(options.to))
-    check_target(target, options.overwrite)
+    there = None if named or options.overwrite else already_exported(target)
+    if there is None:
+        check_target(target, options.overwrite)
     for line in told(choice, results):
         say(line)
     unsafe = warnings(choice.row)
     for line in unsafe:
         print(f"WARNING: {line}; do not deploy it without a review of your own", file=sys.stderr, flush=True)
     store = options.store or results.store_place
-    done = export_model(results, choice, target, store_root=store, overwrite=options.overwrite, say=say)
+    done = there or export_model(results, choice, target, store_root=store, overwrite=options.overwrite, say=say)
     following = f"python -m pipeline.predict {shlex.quote(str(options.to))} comments.txt"
     if options.json:
         print(json.dumps(summary(options.to, choice, done, unsafe, following), ensure_ascii=False, indent=1))
         return
-    say(f"  {done.comparison}")
+    say(f"  {done.comparison or 'it was there already, each file as it was exported; --overwrite writes it anew'}")
     say(f"exported: {options.to} ({len(done.files)} files, {done.size_bytes / 2**20:.3g} MB; its README.md tells all)")
     say(f"next:\n  {following}")
 
@@ -156,7 +159,8 @@ def parser() -> argparse.ArgumentParser:
         "--to",
         type=Path,
         metavar="FOLDER",
-        help="where to write it; must be new or empty (default: models/KEY in the study's folder)",
+        help="where to write it; must be new or empty (default: models/KEY in the study's folder, where a finished "
+        "study has those it recommends)",
     )
     made.add_argument("--overwrite", action="store_true", help="replace the exported model that FOLDER holds")
     made.add_argument(

@@ -18,7 +18,7 @@ from pipeline.cache import Store
 from pipeline.card_text import teacher_text
 from pipeline.choice import Choice
 from pipeline.data import load_data
-from pipeline.deployed import SUMS, Decisions, write_sums
+from pipeline.deployed import SUMS, Decisions, altered_files, listed_files, write_sums
 from pipeline.errors import InputError
 from pipeline.export_check import Comparison, ExportedDiffers, answers_of_study, compare
 from pipeline.huggingface_form import write_huggingface
@@ -54,7 +54,8 @@ class Exported:
     folder: Path
     files: tuple[str, ...]
     size_bytes: int
-    comparison: Comparison
+    comparison: Comparison | None
+    """With the study's answers; None of a folder that was there already."""
 
 
 def export_model(
@@ -93,9 +94,12 @@ def export_model(
         comparison = compare(folder, texts, expected["test"])
         if not comparison.equal:
             raise ExportedDiffers(f"the written model does not answer as the study's does: {comparison}")
-    files = sorted(path for path in target.rglob("*") if path.is_file())
-    names = tuple(path.relative_to(target).as_posix() for path in files)
-    return Exported(target, names, sum(path.stat().st_size for path in files), comparison)
+    return _exported(target, comparison)
+
+
+def already_exported(target: Path) -> Exported | None:
+    """What an earlier export wrote there, if it did and every file is as it was."""
+    return _exported(target, None) if (target / SUMS).is_file() and not altered_files(target) else None
 
 
 def check_target(target: Path, overwrite: bool) -> None:
@@ -130,6 +134,11 @@ def decisions_of(row: Mapping[str, Any], deployment: Deployment, results: StudyR
         named = f"safety.critical_label={results.critical_label!r}"
         raise InputError([f"{results.folder}: {named} is no label of the model (has: {', '.join(deployment.labels)})"])
     return Decisions(deployment.labels, known, results.critical_label)
+
+
+def _exported(target: Path, comparison: Comparison | None) -> Exported:
+    names = tuple(sorted([SUMS, *listed_files(target)]))
+    return Exported(target, names, sum((target / name).stat().st_size for name in names), comparison)
 
 
 def _store(place: Path | str, results: StudyResults) -> Store:

@@ -65,9 +65,9 @@ def summary(to: Path, choice: Choice, done: Exported, unsafe: Sequence[str], fol
         "chosen": _figures(choice.row),
         "runner_up": None if choice.runner_up is None else _figures(choice.runner_up),
         "warnings": list(unsafe),
-        "comments_compared": done.comparison.comments,
-        "largest_difference": done.comparison.largest_difference,
-        "labels_differ": done.comparison.labels_differ,
+        "comments_compared": done.comparison and done.comparison.comments,
+        "largest_difference": done.comparison and done.comparison.largest_difference,
+        "labels_differ": done.comparison and done.comparison.labels_differ,
         "next": following,
     }
 

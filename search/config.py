@@ -106,6 +106,9 @@ class StudyConfig(Config):
     """What a trial gets of the machine."""
     tracking: TrackingConfig = TrackingConfig()
     """Where the study is logged with MLflow."""
+    write_models: bool = True
+    """Whether the models that can be recommended are written at the end to `models/`, each as a folder to deploy;
+    `python -m pipeline.export` writes any one later."""
     results_dir: str = Field("results", min_length=1)
     """Folder with one folder a study."""
     storage: str | None = Field(None, min_length=1)

@@ -18,6 +18,7 @@ from typing import Self
 
 from pipeline.remote import PATIENCE_SECONDS, Remote, RemoteError
 from search.config import StudyConfig
+from search.fence import Fence, TakenOver
 
 DATABASE = "study.db"
 TUNE = "tune"
@@ -117,6 +118,7 @@ class ResultsMirror:
         """Prepare; `warn` is told, on the thread, when a file cannot be sent."""
         self._config, self._warn = config, warn
         self._remote = _remote(config) if config.storage_is_remote else None
+        self._fence = Fence(config.study)
         self._sent: dict[str, object] = {}
         self._wake, self._over = Event(), Event()
         self._thread = Thread(target=self._work, name="results mirror", daemon=True)
@@ -124,6 +126,7 @@ class ResultsMirror:
     def __enter__(self) -> Self:
         """Send what is there: at least `study.yaml`; raises as `send` does."""
         if self._remote is not None:
+            self._fence.close(self._remote)
             self.send(self._remote)
             self._thread.start()
         return self
@@ -141,7 +144,7 @@ class ResultsMirror:
         self._thread.join(None if kind is None else HURRY_SECONDS)
         try:
             self.send(self._remote if kind is None else self._remote.patient_for(HURRY_SECONDS))
-        except NOT_SENT as error:
+        except (TakenOver, *NOT_SENT) as error:
             told = f"{place(self._config)} lacks the last results, which are in {self._config.folder} ({error})"
             if kind is None:
                 raise ResultsNotKept(told) from error
@@ -158,7 +161,9 @@ class ResultsMirror:
             InputError: the storage refuses.
             OSError: it does not answer (RemoteUnreachable), or a file cannot be read.
             sqlite3.Error: the database cannot be copied: it is locked, or the disk for temporary files is full.
+            TakenOver: the copy belongs to a later run.
         """
+        self._fence.check(remote)
         self._send_database(remote)
         for file in self._files():
             try:
@@ -192,7 +197,8 @@ class ResultsMirror:
             if path.name == TUNE or path.name.startswith((".", DATABASE)):
                 continue
             for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                if file.is_file() and not file.name.startswith("."):
+                hidden = any(part.startswith(".") for part in file.relative_to(self._config.folder).parts)
+                if file.is_file() and not hidden:
                     yield file
 
     def _work(self) -> None:
@@ -205,6 +211,10 @@ class ResultsMirror:
             try:
                 self.send(self._remote)
                 behind = False
+            except TakenOver as error:
+                alone = f"from now on the results are in {self._config.folder} alone"
+                self._warn(f"{place(self._config)}: {error}; {alone}")
+                return
             except NOT_SENT as error:
                 if not behind:
                     self._warn(f"{place(self._config)} is behind ({error}); the search goes on, and it is tried again")

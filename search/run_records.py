@@ -44,7 +44,7 @@ FIRST, AGAIN = 0, 1
 NO_FIGURES = {"trial", "on_front", "on_safe_front"}
 """Columns that are no figures of the model."""
 _BUDGET = ("search.trials", "search.max_seconds", "search.patience", "search.min_growth_percent")
-MAY_CHANGE = ("tracking.", "resources.", "results_dir", "storage", *_BUDGET)
+MAY_CHANGE = ("tracking.", "resources.", "results_dir", "storage", "write_models", *_BUDGET)
 """Keys that `--resume` may change, and no param may; they stand in `study.yaml`."""
 
 

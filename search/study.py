@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -22,6 +22,7 @@ from pipeline.errors import InputError
 from pipeline.storage import open_store
 from search.attempts import BeforeRetry
 from search.config import StudyConfig
+from search.deployable import write_models
 from search.ending import Ending, Outcome
 from search.faults import run_task
 from search.goals import without_goal
@@ -83,7 +84,7 @@ class StudyRun:
             ending = Ending(self.config, RecordFiles(self.config, self.data.report), data_key, self._say)
             outcome = ending.run(study, spent)
             tracked.results(ending.rows_with_test, outcome.files, outcome.finished)
-            return outcome
+            return self._with_models(outcome)
 
     def search(self, study: optuna.Study, data_key: str, on_end: Callable[[FrozenTrial], None]) -> str | None:
         """Run the trials that are left.
@@ -187,6 +188,16 @@ class StudyRun:
         finally:
             signal.signal(signal.SIGINT, by_ctrl_c)  # Tune leaves its own, which stops nothing any more
             snapshots.catch_up()
+
+    def _with_models(self, outcome: Outcome) -> Outcome:
+        """The outcome, once the folders to deploy are written; an interrupted one when they are not all."""
+        if outcome.finished and self.config.write_models:
+            try:
+                write_models(self.config, self.console)
+            except KeyboardInterrupt:
+                self._say("interrupted: not all models to deploy are written")
+                return replace(outcome, finished=False)
+        return outcome
 
     def _warn(self, line: str) -> None:
         self.console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True, style="yellow")

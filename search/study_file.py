@@ -169,6 +169,7 @@ def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
         *(f"search.{name}" for name in budget),
         "results_dir",
         "storage",
+        "write_models",
         *(f"resources.{name}" for name in ResourcesConfig.model_fields),
     }
     free |= {f"tracking.{name}" for name in TrackingConfig.model_fields}

@@ -18,6 +18,7 @@ from pipeline.chains import describe_chain
 from pipeline.model_rows import DROPS, SHOWN_KEY, closest
 from pipeline.study_results import every_model
 from search.config import StudyConfig
+from search.deployable import folder_of
 from search.ending import Outcome
 
 CLOSEST = 3
@@ -50,6 +51,9 @@ def show(outcome: Outcome, config: StudyConfig, console: Console) -> None:
     say(f"results, {len(written)} files in {folder}:")
     for name, what in told:
         say(f"  {name:<16} {what}")
+    ready = [key for key in outcome.recommended["model_key"] if folder_of(config, key).is_dir()]
+    if ready:
+        say(f"  {'models/':<16} folders to deploy: each of the {len(ready)} with a star, under its key")
     if not outcome.recommended.empty:
         target = shlex.quote(str(folder.with_name(f"{config.study}-model")))
         say("next: a model to deploy (knee, smallest, fastest, most_accurate, or a key):")

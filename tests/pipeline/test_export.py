@@ -34,6 +34,7 @@ from pipeline.storage import open_store
 from pipeline.study_results import read_results
 
 LABELS = ("bully", "sexual", "threat")
+COMPARED = ("comments_compared", "largest_difference", "labels_differ")
 
 
 def run(capsys, *arguments):
@@ -462,4 +463,13 @@ def test_without_a_place_the_model_goes_into_the_study_s_folder(tiny_study, tmp_
     told = json.loads(printed)
     folder = study / "models" / told["chosen"]["model_key"]
     assert status == 0 and told["folder"] == str(folder) and load_deployed(folder).decisions.labels == LABELS
-    assert run(capsys, study, "teacher", "--store", store)[0] == 2, "it is there already"
+    (folder / "venv").mkdir()
+    (folder / "venv" / "large").write_bytes(b"0" * 1000)
+    status, printed, _ = run(capsys, study, "teacher", "--store", store, "--json")
+    again = json.loads(printed)
+    assert status == 0 and again["comments_compared"] is None and told["comments_compared"] > 0
+    assert {**again, **{name: told[name] for name in COMPARED}} == told and (folder / "venv" / "large").is_file()
+    assert "was there already" in run(capsys, study, "teacher", "--store", store)[1]
+    (folder / "README.md").write_text("altered")
+    assert run(capsys, study, "teacher", "--store", store)[0] == 2, "it is not as it was"
+    assert run(capsys, study, "teacher", "--store", store, "--overwrite")[0] == 0

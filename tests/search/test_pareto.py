@@ -417,6 +417,36 @@ def test_sigterm_interrupts_as_ctrl_c_does(
     assert written >= {"study.db", "trials.parquet", "report.html"}
 
 
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_recommended_models_are_written_and_an_interrupt_then_costs_only_the_rest(
+    smoke_runs: Any, started: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """With limits that every model keeps."""
+    settings = [*smoke_runs.overrides, "results_dir=results", "tracking.uri=none"]
+    settings += [f"storage={smoke_runs.first.config.store_root}"]
+    settings += [f"safety.max_{name}=1" for name in ("f1_drop", "critical_f1_drop", "critical_recall_drop")]
+    arguments = [SMOKE, *(argument for one in settings for argument in ("--set", one))]
+    models, log = tmp_path / "results" / "smoke" / "models", tmp_path / "log0.txt"
+    process, deadline = started(tmp_path, *arguments), time.monotonic() + 240
+    while not (models.is_dir() and any(not folder.name.startswith(".") for folder in models.iterdir())):
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text("utf-8")
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 130, log.read_text("utf-8")
+    assert log.read_text("utf-8").rstrip().endswith("interrupted; --resume goes on")
+    front = read_records(models.parent / "front.parquet")
+    recommended = set(front.loc[front["stage"] != "baseline", "model_key"])
+    written = {folder.name: (folder / "SHA256SUMS").stat().st_mtime_ns for folder in models.iterdir()}
+    assert 0 < len(written) < len(recommended) and set(written) < recommended
+
+    assert started(tmp_path, *arguments, "--resume").wait(240) == 0, (tmp_path / "log1.txt").read_text("utf-8")
+    assert {folder.name for folder in models.iterdir()} == recommended
+    assert {name: (models / name / "SHA256SUMS").stat().st_mtime_ns for name in written} == written
+    told = (tmp_path / "log1.txt").read_text("utf-8")
+    assert f"each of the {len(recommended)} with a star" in told
+
+
 IN_A_CALLBACK = """
 import signal, sys, time, weakref
 from search.pareto import as_by_ctrl_c, interrupted_again

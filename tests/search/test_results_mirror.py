@@ -329,6 +329,34 @@ def test_a_study_whose_database_cannot_be_copied_at_the_end_is_not_kept(config: 
     assert isinstance(raised.value.__cause__, sqlite3.Error)
 
 
+def test_a_run_that_was_taken_for_dead_does_not_write_over_its_successor(
+    s3: S3, config: StudyConfig, tmp_path: Path
+) -> None:
+    """The first machine slept; on the second the study is gone on with, and then the first one wakes up."""
+    elsewhere = config.model_copy(update={"results_dir": str(tmp_path / "elsewhere")})
+    warned: list[str] = []
+    study = opened_study(config)
+    run_trials(study, 1)
+    with ExitStack() as stack:
+        stack.enter_context(pytest.raises(ResultsNotKept, match="lacks the last results.*another run of the study"))
+        slept = stack.enter_context(ResultsMirror(config, warned.append))
+        assert fetch_results(elsewhere)
+        again = opened_study(elsewhere)
+        with ResultsMirror(elsewhere, pytest.fail) as second:
+            run_trials(again, 2)
+            run_trials(study, 5)
+            slept.trial_ended()
+            wait_until(lambda: warned)
+            assert str(config.folder) in warned[0] and "took this one for dead" in warned[0]
+            second.trial_ended()
+            wait_until(lambda: trials_in(s3, key(config, "study.db"), tmp_path) == 3)
+        (config.folder / "front.parquet").write_bytes(b"of the first")
+    close(study)
+    close(again)
+    assert trials_in(s3, key(config, "study.db"), tmp_path) == 3
+    assert key(config, "front.parquet") not in s3.names(key(config, "")) and len(warned) == 1
+
+
 def test_a_storage_that_is_a_folder_has_no_copy(tmp_path: Path) -> None:
     for storage in (None, str(tmp_path / "store")):
         config = study_from({"study": "smoke", "storage": storage, "results_dir": str(tmp_path / "results")})

@@ -181,7 +181,7 @@ def test_settings_of_the_study() -> None:
     assert record.params["distil.method"] == '{"choices": ["none", "logit"]}'
     assert (record.params["priorities.threat"], record.params["teacher.epochs"]) == (2, config.teacher.epochs)
     assert record.params["seed"] == 0 and record.tags["search.trials"] == 7
-    may_change = ("resources", "results_dir", "storage", "tracking", "search.trials")
+    may_change = ("resources", "results_dir", "storage", "write_models", "tracking", "search.trials")
     assert not [name for name in record.params if name.startswith(may_change)]
 
 
