@@ -4,11 +4,16 @@ Nothing heavy is imported before a test asks for it.
 """
 
 import os
+import signal
 
 # Set before torch, tokenizers or the hub's client are imported: one thread, no network, the same in child processes.
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 import pytest
+
+# In the background of a shell Ctrl-C is ignored, and would be in the processes that tests start, and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY_LABELS = ("bully", "sexual", "threat")
 TINY_TEACHER = {
