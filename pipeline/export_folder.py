@@ -65,9 +65,19 @@ def export_model(
     *,
     store_root: Path | str,
     overwrite: bool = False,
+    compared: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Exported:
     """Write the chosen model to `target`, which is there afterwards only if it answers as the study's model does.
+
+    Args:
+        results: of the study.
+        choice: the model, and why it was taken.
+        target: new or empty.
+        store_root: where the artifacts lie.
+        overwrite: whether an exported model that is there is replaced.
+        compared: the first so many test comments are answered again; None for all.
+        say: told what takes long.
 
     Raises:
         InputError: the target is taken, or an artifact is not in the store.
@@ -90,8 +100,9 @@ def export_model(
         card = _card(results, choice, decisions, answered, data, model, no_huggingface)
         (folder / "README.md").write_text(model_card(card), encoding="utf-8")
         write_sums(folder)
-        say(f"comparing {len(texts):,} test comments with the study's answers")
-        comparison = compare(folder, texts, expected["test"])
+        again = texts[:compared]
+        say(f"comparing {len(again):,} test comments with the study's answers")
+        comparison = compare(folder, again, expected["test"][: len(again)])
         if not comparison.equal:
             raise ExportedDiffers(f"the written model does not answer as the study's does: {comparison}")
     return _exported(target, comparison)

@@ -14,6 +14,8 @@ from pipeline.study_results import read_results
 from search.config import StudyConfig
 
 FOLDER = "models"
+COMPARED = 256
+"""Test comments that each folder answers again: a large model takes long, and a cluster waits meanwhile."""
 WHY = "it is on the safe front: safe on validation, and not unsafe on test"
 
 
@@ -35,7 +37,7 @@ def write_models(config: StudyConfig, console: Console) -> None:
     for row in track(rows, "models to deploy", console=console, transient=True, disable=not shown):
         target = folder_of(config, row["model_key"])
         try:
-            export_model(results, Choice(row, WHY), target, store_root=config.store_place)
+            export_model(results, Choice(row, WHY), target, store_root=config.store_place, compared=COMPARED)
         except (InputError, ExportedDiffers, OSError) as error:
             told = f"warning: {target}: the model {row['model_key'][:SHOWN_KEY]} was not written: {error}"
             console.print(told, highlight=False, markup=False, soft_wrap=True, style="yellow")
