@@ -24,10 +24,14 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 
 HOST = "127.0.0.1"
+PORTS = range(10_240, 32_768)
+"""Below those that a system gives to any connection (Linux from 32,768 on): one that is free stays so until, seconds
+later, a node listens on it."""
 OBJECT_STORE_BYTES = 200 * 2**20
 START_SECONDS, STOP_SECONDS = 120.0, 15.0
 """How long the nodes may take to come up, and to end before they are killed."""
@@ -82,12 +86,21 @@ def prepare() -> Nodes:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of the loopback interface that nobody listens on."""
-    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    """Different ports of the loopback interface that nobody has; OSError if there are not so many."""
+    order = secrets.SystemRandom().sample(PORTS, len(PORTS))
+    ports = list(islice(filter(_is_free, order), count))
+    if len(ports) < count:
+        raise OSError(f"{len(ports)} of {count} ports are free among {PORTS.start} to {PORTS.stop - 1}")
     return ports
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        try:
+            one.bind((HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 def start(nodes: Nodes, workers: int, cpus: int) -> None:

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.two_nodes import free_ports
+
 PR_SET_CHILD_SUBREAPER = 36
 _started: set[int] = set()
 """Processes that a `Popen` of ours reaps."""
@@ -114,10 +116,8 @@ def wait_until(condition: Callable[[], object], seconds: float, pause: float = 0
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """A TCP port of the loopback interface that nobody has."""
+    return free_ports(1)[0]
 
 
 def listens(port: int) -> bool:

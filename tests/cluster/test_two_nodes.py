@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+
+from cluster import two_nodes
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -226,6 +229,18 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_free_port_is_nobodys_and_none_that_the_system_gives_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found = two_nodes.free_ports(50)
+    assert len(set(found)) == 50 and max(found) < given
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", found[0]))
+        monkeypatch.setattr(two_nodes, "PORTS", range(found[0], found[0] + 1))
+        with pytest.raises(OSError, match=f"0 of 1 ports are free among {found[0]} to {found[0]}"):
+            two_nodes.free_ports(1)
+    assert two_nodes.free_ports(1) == found[:1]
 
 
 def test_bad_numbers_are_refused() -> None:
