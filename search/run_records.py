@@ -22,6 +22,7 @@ from evaluation.chains import preset_of
 from pipeline.chains import ARROW, describe_chain
 from search.config import STAGES, StudyConfig, preset_stages
 from search.optuna_study import ENDED, collected_rows
+from search.study_file import MAY_CHANGE
 from search.study_keys import CURVES, ERROR, QUIET, REFERENCE_CURVES, REFERENCES, ROWS
 from search.trial import Curve, Row
 
@@ -43,9 +44,6 @@ FIRST, AGAIN = 0, 1
 """Steps of a figure: as the search measured it, and as the end of the study did."""
 NO_FIGURES = {"trial", "on_front", "on_safe_front"}
 """Columns that are no figures of the model."""
-_BUDGET = ("search.trials", "search.max_seconds", "search.patience", "search.min_growth_percent")
-MAY_CHANGE = ("tracking.", "resources.", "results_dir", "storage", "write_models", *_BUDGET)
-"""Keys that `--resume` may change, and no param may; they stand in `study.yaml`."""
 
 
 def study_record(config: StudyConfig) -> RunRecord:
@@ -57,6 +55,7 @@ def study_record(config: StudyConfig) -> RunRecord:
     for key, value in config.model_dump(mode="json").items():
         inner = value if isinstance(value, dict) else {"": value}
         params |= {f"{key}.{name}".rstrip("."): _shown(below) for name, below in inner.items()}
+    # A run's params cannot change, and these may: they stand in `study.yaml`.
     kept = {name: value for name, value in params.items() if not name.startswith(MAY_CHANGE)}
     now = round(datetime.now().timestamp() * 1000)
     return RunRecord(config.study, now, now, params=kept, tags={"search.trials": config.search.trials})

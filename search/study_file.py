@@ -16,10 +16,12 @@ import yaml
 from pipeline.config import DataConfig
 from pipeline.errors import InputError
 from search.config import STAGES, Choices, Range, StudyConfig, defaults, find_critical_label, preset_stages
-from search.sections import ResourcesConfig, TrackingConfig
 from search.settings import check_section
 from search.wording import problem, shown, suggestion, yaml_text
 
+_BUDGET = ("search.trials", "search.max_seconds", "search.patience", "search.min_growth_percent")
+MAY_CHANGE = ("tracking.", "resources.", "results_dir", "storage", "write_models", *_BUDGET)
+"""Keys, and beginnings of keys, that `--resume` may change: how much is run, on what, and what is written where."""
 EMBEDDED_STUDY = Path(__file__).parent / "studies" / "embedded.yaml"
 """The study that runs when none is named."""
 
@@ -164,21 +166,12 @@ def to_yaml(config: StudyConfig) -> str:
 def differences(old: StudyConfig, new: StudyConfig) -> list[str]:
     """What keeps `new` from going on where `old` stopped, a line a key; trials, resources and places may differ."""
     before, now = dict(_flat(_dump(old))), dict(_flat(_dump(new)))
-    budget = ("trials", "max_seconds", "patience", "min_growth_percent")
-    free = {
-        *(f"search.{name}" for name in budget),
-        "results_dir",
-        "storage",
-        "write_models",
-        *(f"resources.{name}" for name in ResourcesConfig.model_fields),
-    }
-    free |= {f"tracking.{name}" for name in TrackingConfig.model_fields}
-    if old.teacher.model_digest is not None and old.teacher.model_digest == new.teacher.model_digest:
-        free.add("teacher.model")  # the same files, moved
+    moved = old.teacher.model_digest is not None and old.teacher.model_digest == new.teacher.model_digest
+    free = {"teacher.model"} if moved else set()
     return [
         f"{key}: {shown(before.get(key))} in the study's folder, {shown(now.get(key))} now"
         for key in before | now
-        if key not in free and before.get(key) != now.get(key)
+        if key not in free and not key.startswith(MAY_CHANGE) and before.get(key) != now.get(key)
     ]
 
 
