@@ -48,7 +48,7 @@ def _export(options: argparse.Namespace) -> None:
     from pipeline.export_folder import already_exported, check_target, export_model
     from pipeline.export_wording import summary, told
     from pipeline.model_rows import warnings
-    from pipeline.study_results import read_results
+    from pipeline.study_results import MODELS, read_results
 
     def say(line: str) -> None:
         if not (options.json or options.quiet):
@@ -59,7 +59,7 @@ def _export(options: argparse.Namespace) -> None:
     results = read_results(options.study)
     choice = chosen(results, options)
     named = options.to is not None
-    options.to = options.to or options.study / "models" / choice.row["model_key"]
+    options.to = options.to or options.study / MODELS / choice.row["model_key"]
     target = Path(os.path.abspath(options.to))
     there = None if named or options.overwrite else already_exported(target)
     if there is None:

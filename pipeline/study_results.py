@@ -15,6 +15,8 @@ from pipeline.object_store import is_url
 if TYPE_CHECKING:
     import pandas as pd
 
+MODELS = "models"
+"""Of a study's folder: models to deploy, each in a folder that has its key for a name."""
 TRIALS, FRONT, REFERENCES, STUDY = "trials.parquet", "front.parquet", "references.parquet", "study.yaml"
 SCHEMA_VERSION = "2"
 """Of the Parquet files that can be read: `evaluation.records` writes them."""

@@ -10,10 +10,9 @@ from rich.progress import track
 from pipeline.choice import Choice, recommended
 from pipeline.errors import InputError
 from pipeline.model_rows import SHOWN_KEY, records
-from pipeline.study_results import read_results
+from pipeline.study_results import MODELS, read_results
 from search.config import StudyConfig
 
-FOLDER = "models"
 COMPARED = 256
 """Test comments that each folder answers again: a large model takes long, and a cluster waits meanwhile."""
 WHY = "it is on the safe front: safe on validation, and not unsafe on test"
@@ -45,4 +44,4 @@ def write_models(config: StudyConfig, console: Console) -> None:
 
 def folder_of(config: StudyConfig, model_key: str) -> Path:
     """Where a model's folder to deploy is, or would be."""
-    return config.folder / FOLDER / model_key
+    return config.folder / MODELS / model_key
