@@ -23,8 +23,8 @@ class Fence:
     def __init__(self, study: str) -> None:
         self._name, self._token = f"{FOLDER}/{study}", uuid.uuid4().hex.encode()
 
-    def close(self, remote: Remote) -> None:
-        """Keep all earlier runs of the study off.
+    def claim(self, remote: Remote) -> None:
+        """Leave the token, which keeps all earlier runs of the study off.
 
         Raises:
             InputError: the storage refuses.
@@ -43,7 +43,7 @@ class Fence:
         try:
             found = remote.read_bytes(self._name)
         except FileNotFoundError:
-            self.close(remote)
+            self.claim(remote)
             return
         if found != self._token:
             raise TakenOver("another run of the study has begun, which took this one for dead")

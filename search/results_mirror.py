@@ -126,7 +126,7 @@ class ResultsMirror:
     def __enter__(self) -> Self:
         """Send what is there: at least `study.yaml`; raises as `send` does."""
         if self._remote is not None:
-            self._fence.close(self._remote)
+            self._fence.claim(self._remote)
             self.send(self._remote)
             self._thread.start()
         return self

@@ -130,14 +130,15 @@ class RayCluster:
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
     def _start(self, name: str, words: list[str], options: Mapping[str, object]) -> Node:
+        listen, grpc, metrics = free_ports(3)
         common = {
             "node-ip-address": "127.0.0.1",
             "object-store-memory": OBJECT_STORE_BYTES,
             "min-worker-port": 0,
             "max-worker-port": 0,
-            "dashboard-agent-listen-port": free_port(),
-            "dashboard-agent-grpc-port": free_port(),
-            "metrics-export-port": free_port(),
+            "dashboard-agent-listen-port": listen,
+            "dashboard-agent-grpc-port": grpc,
+            "metrics-export-port": metrics,
         }
         command = [RAY, "start", "--block", "--disable-usage-stats", *words]
         command += [f"--{option}={value}" for option, value in {**common, **options}.items()]
